@@ -1,0 +1,69 @@
+# `make` lists what there is. Each target sets up what it needs in .venv, once.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+STAMP  := .venv/.stamp
+LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+          --python-version 3.11 --custom-compile-command "make lock"
+DOORS  := pyproject.toml --extra cli --extra platform
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench tcb requirements lock wheels clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+setup: $(STAMP) ## make .venv from the hashed lock files
+
+$(STAMP): requirements/dev.txt pyproject.toml dev/pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "placet: cannot make .venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --no-index -e . -e dev
+	@touch $@
+
+demo: $(STAMP) ## five vaults, one app, an upgrade refused until its owner says so
+	$(BIN)/placet demo
+
+test: $(STAMP) ## every test, branch coverage of the trusted rooms, requirements
+	@mkdir -p build
+	$(BIN)/python -m pytest --requirements --cov --cov-report=term --junitxml=build/junit.xml
+
+lint: $(STAMP) ## ruff, mypy --strict, import directions, size of the trusted base
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/tcb.py
+
+format: $(STAMP) ## let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## measure, beside the same work done in process (build/bench.json)
+	@mkdir -p build
+	$(BIN)/python bench/run.py
+
+tcb: $(STAMP) ## lines per trusted room, and what the vault's trusted base depends on
+	@$(BIN)/python tools/tcb.py
+
+requirements: $(STAMP) ## run the tests that prove requirements, print which
+	$(BIN)/python -m pytest -m req -q; $(BIN)/python tools/requirements.py
+
+# The versions in the files stay until `make lock LOCKFLAGS=--upgrade`.
+lock: $(STAMP) ## write the hashed requirements/*.txt again
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/lock.txt
+	$(LOCK) $(LOCKFLAGS) requirements/lock.in -o requirements/lock.txt
+	$(LOCK) $(LOCKFLAGS) $(DOORS) requirements/dev.in -o requirements/dev.txt
+	$(LOCK) $(DOORS) --constraint requirements/dev.txt -o requirements/runtime.txt
+
+wheels: $(STAMP) ## both wheels, in dist/
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist dev
+
+clean: ## everything made, .venv included
+	rm -rf .venv build dist .coverage .hypothesis .import_linter_cache .mypy_cache \
+	  .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

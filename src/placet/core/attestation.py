@@ -1,0 +1,129 @@
+"""What a quote is bound to, and what a verified one says (DESIGN section 5, spec/05).
+
+A prover commits to a `Context`; the hardware signs its `report_data`. The verifier
+rebuilds the context from what it sees itself and compares 64 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from placet.core.encoding import Base64, Int, Record, Sha256, Sha384, Text, digest, encode
+from placet.core.profile import Measurement
+
+PROTOCOL: Literal["placet-attest/1"] = "placet-attest/1"
+EXPORTER_LABEL = b"EXPORTER-placet-attest"
+APP_REPORT = b"app-report/1\0"
+"""What applications of the same TEE get their own report data under (R1.6)."""
+
+Role = Literal["workload", "vault", "resharer"]
+Direction = Literal["client", "server"]
+Purpose = Literal["release", "create", "reshare"]
+
+
+class Claims(Record):
+    """What a prover says about itself; the quote proves that it said so.
+
+    A vault has no ``purpose`` and no ``keys``; a workload has both (spec/05, section 2).
+    """
+
+    instance: Text
+    app: Text
+    image: Sha256
+    config: Sha384
+    purpose: Purpose | None
+    keys: Sha256 | None
+    boot: Text
+
+
+class Context(Record, kw_only=True):
+    """Everything that one piece of evidence is good for. Each field is load-bearing (R1.3)."""
+
+    schema: Literal[1] = 1
+    protocol: Literal["placet-attest/1"] = PROTOCOL
+    role: Role
+    direction: Direction
+    spki: Sha256
+    peer_spki: Sha256
+    verifier_nonce: Base64
+    prover_nonce: Base64
+    exporter: Base64
+    instance: Text
+    app: Text
+    image: Sha256
+    config: Sha384
+    purpose: Purpose | None
+    keys: Sha256 | None
+    boot: Text
+
+
+class Evidence(Record):
+    """A quote on its way, with the vendor-signed collateral that the prover stapled."""
+
+    family: Literal["sgx", "tdx"]
+    quote: Base64
+    collateral: Base64 | None
+    """The collateral's JSON bytes as received (spec/02, section 3)."""
+
+
+class TcbState(Record):
+    """How the vendor judges the platform, by verified collateral."""
+
+    status: Text
+    advisories: tuple[Text, ...]
+    evaluation: Int
+    date: Int
+    """Unix seconds of the TCB level."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedEvidence:
+    """Evidence whose signatures, chain, dates and debug bits held. Made by ``attest.verify`` only.
+
+    That it was made for this connection is *not* part of it: see `AttestedIdentity`.
+    """
+
+    measurement: Measurement
+    report_data: bytes
+    anchor: str
+    tcb: TcbState
+    family: str
+    """FMSPC or CPU family, lower-case hex."""
+    hardware_id: str | None
+    expires: int
+    """Unix seconds at which the collateral ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestedIdentity:
+    """Verified evidence that was bound to a connection; what the rules decide on."""
+
+    evidence: VerifiedEvidence
+    role: Role
+    claims: Claims
+
+
+def keys_digest(keys: Iterable[str]) -> str:
+    """Return the digest of a sorted list of key ids."""
+    return digest("placet-keys/1", encode(sorted(keys)))
+
+
+def exporter_context(
+    verifier_nonce: bytes, prover_nonce: bytes, role: Role, direction: Direction
+) -> bytes:
+    """Return the context value under which the TLS exporter is taken (32 bytes)."""
+    tail = b"\0" + role.encode() + b"\0" + direction.encode()
+    return hashlib.sha256(verifier_nonce + prover_nonce + tail).digest()
+
+
+def report_data(context: Context) -> bytes:
+    """Return the 64 bytes that a quote over this context carries."""
+    return hashlib.sha512(PROTOCOL.encode() + b"\0" + encode(context)).digest()
+
+
+def app_report_data(data: bytes) -> bytes:
+    """Return the 64 bytes that an application may have quoted over its own ``data``."""
+    return hashlib.sha512(APP_REPORT + data).digest()

@@ -1,0 +1,138 @@
+"""One value, one encoding: RFC 8785 (JCS) without floats, and base64url without padding.
+
+Whatever is signed or hashed is written by `encode` and read by `decode`. Reading is
+strict: length first, then parse, then *re-encode and compare*, so an unknown or
+duplicate field, a space, a float or another order of keys is a refusal and never
+normalised (spec/01, sections 1 to 4).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from placet.core.limits import MAX_BODY
+from placet.errors import MalformedError, TooLargeError
+
+MAX_INT = 2**53 - 1
+"""The largest integer that every JSON reader takes exactly (RFC 8785, section 3.2.2.3)."""
+
+Int = Annotated[int, Meta(ge=0, le=MAX_INT)]
+Text = Annotated[str, Meta(max_length=200)]
+Sha256 = Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
+Sha384 = Annotated[str, Meta(pattern=r"\Asha384:[0-9a-f]{96}\Z")]
+Hex32 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Hex48 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{96}\Z")]
+Hex8 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+Base64 = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]*\Z", max_length=2 * MAX_BODY)]
+"""Base64url without padding; `unb64` also refuses stray trailing bits."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of every object that is signed, hashed, stored or sent."""
+
+
+R = TypeVar("R")
+
+
+def encode(value: object) -> bytes:
+    """Return the canonical bytes of a `Record` or of plain JSON values (RFC 8785).
+
+    Raises:
+        ValueError: The value holds a float, an integer beyond 2**53 - 1, a key that is
+            no string or text that is no Unicode: the caller is wrong.
+    """
+    plain = msgspec.to_builtins(value)
+    _check(plain)
+    return _dumps(plain).encode()
+
+
+def decode(raw: bytes, shape: type[R], *, limit: int = MAX_BODY) -> R:
+    """Return the object whose canonical encoding is ``raw``.
+
+    Signatures and meaning are *not* checked here.
+
+    Args:
+        raw: At most ``limit`` bytes.
+        shape: A `Record` type or a union of them.
+        limit: Bytes; checked before anything is parsed.
+
+    Raises:
+        TooLargeError: ``raw`` is longer than ``limit``.
+        MalformedError: It does not parse, does not fit ``shape`` or is not canonical.
+    """
+    what = getattr(shape, "__name__", "object")
+    if len(raw) > limit:
+        raise TooLargeError(f"{what} is {len(raw)} bytes, at most {limit} are read")
+    try:
+        value = msgspec.json.decode(raw, type=shape)
+        again = encode(value)
+    except (msgspec.DecodeError, ValueError, RecursionError) as e:
+        raise MalformedError(f"{what} does not parse: {e}"[:300]) from e
+    if again != raw:
+        raise MalformedError(
+            f"{what} is not in canonical form",
+            "Send the exact RFC 8785 bytes: every field once, keys sorted, no spaces.",
+        )
+    return value
+
+
+def b64(data: bytes) -> str:
+    """Return base64url without padding (RFC 4648, section 5)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    """Return the bytes of canonical base64url without padding.
+
+    Raises:
+        MalformedError: Padding, another alphabet or stray trailing bits.
+    """
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as e:
+        raise MalformedError("text is not base64url without padding") from e
+    if b64(data) != text:
+        raise MalformedError("text is not canonical base64url without padding")
+    return data
+
+
+def digest(label: str, data: bytes) -> str:
+    """Return ``sha256:`` and the hex of SHA-256(label, a zero byte, data).
+
+    Args:
+        label: What kind of thing is hashed, e.g. ``placet-statement/1``.
+        data: The bytes; no label is a prefix of another with its zero byte.
+    """
+    return "sha256:" + hashlib.sha256(label.encode() + b"\0" + data).hexdigest()
+
+
+def _dumps(plain: object) -> str:
+    if isinstance(plain, dict):
+        # JCS sorts by UTF-16 code units (RFC 8785, section 3.2.3).
+        keys = sorted(plain, key=lambda k: k.encode("utf-16-be", "surrogatepass"))
+        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_dumps(plain[k])}" for k in keys) + "}"
+    if isinstance(plain, list | tuple):
+        return "[" + ",".join(map(_dumps, plain)) + "]"
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+
+
+def _check(plain: object) -> None:
+    if isinstance(plain, dict):
+        for key, value in plain.items():
+            if not isinstance(key, str):
+                raise ValueError(f"an object's key is {type(key).__name__}, not a string")
+            _check(value)
+    elif isinstance(plain, list | tuple):
+        for value in plain:
+            _check(value)
+    elif isinstance(plain, float):
+        raise ValueError("a float cannot be encoded: use an integer or a string")
+    elif isinstance(plain, int) and not -MAX_INT <= plain <= MAX_INT:
+        raise ValueError(f"an integer beyond {MAX_INT} cannot be encoded")

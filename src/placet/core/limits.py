@@ -1,0 +1,56 @@
+"""Every limit, by name. Length is checked before anything is parsed (spec/01, section 5)."""
+
+from __future__ import annotations
+
+KIB = 1024
+
+MAX_STATEMENT = 64 * KIB
+"""Bytes of one signed statement as sent."""
+
+MAX_CHARTER = 1024
+"""Statements of one key."""
+
+MAX_CHAIN = 64
+"""Statements in one request."""
+
+MAX_BODY = 1024 * KIB
+"""Bytes of one request or answer body."""
+
+MAX_EVIDENCE = 64 * KIB
+"""Bytes of one quote."""
+
+MAX_COLLATERAL = 128 * KIB
+"""Bytes of the collateral stapled to it, as JSON."""
+
+MAX_FRAME = 256 * KIB
+"""Bytes of one message of the attestation exchange."""
+
+MAX_SIGNERS = 64
+"""Leaves of one principal; also signatures on one statement."""
+
+MAX_DEPTH = 4
+"""Nesting of thresholds in a principal."""
+
+MAX_VAULTS = 32
+"""Vaults of one set."""
+
+MAX_PROFILES = 64
+"""Profiles approved at one time."""
+
+MAX_SECRET = 64 * KIB
+"""Bytes that may be shared."""
+
+MAX_ATTEMPTS = 256
+"""Attempts to create one key that a vault remembers shares of."""
+
+MAX_PENDING = 64
+"""Staged profiles that one stager may keep at one vault."""
+
+MAX_LIFETIME = 30 * 24 * 3600
+"""Seconds between a statement's issue and its end."""
+
+MAX_EVIDENCE_AGE = 60
+"""Seconds for which evidence on a connection supports a release (R1.8)."""
+
+MAX_LABEL = 200
+"""Characters of a human name."""
