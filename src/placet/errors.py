@@ -242,6 +242,4 @@ def from_problem(members: Mapping[str, object]) -> PlacetError:
     known = ("type", "status", "title", "detail", "hint")
     extra = {k: v for k, v in members.items() if k not in known and k.isidentifier()}
     cls = _tree(PlacetError).get(kind, PlacetError)
-    return cls(
-        str(members.get("detail", ""))[:2000], str(members.get("hint", ""))[:2000], **extra
-    )
+    return cls(str(members.get("detail", ""))[:2000], str(members.get("hint", ""))[:2000], **extra)

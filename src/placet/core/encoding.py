@@ -117,7 +117,11 @@ def _dumps(plain: object) -> str:
     if isinstance(plain, dict):
         # JCS sorts by UTF-16 code units (RFC 8785, section 3.2.3).
         keys = sorted(plain, key=lambda k: k.encode("utf-16-be", "surrogatepass"))
-        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_dumps(plain[k])}" for k in keys) + "}"
+        return (
+            "{"
+            + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_dumps(plain[k])}" for k in keys)
+            + "}"
+        )
     if isinstance(plain, list | tuple):
         return "[" + ",".join(map(_dumps, plain)) + "]"
     return json.dumps(plain, ensure_ascii=False, allow_nan=False)

@@ -7,7 +7,18 @@ from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta
 
-from placet.core.encoding import Base64, Int, Record, Sha256, Text, b64, decode, digest, encode, unb64
+from placet.core.encoding import (
+    Base64,
+    Int,
+    Record,
+    Sha256,
+    Text,
+    b64,
+    decode,
+    digest,
+    encode,
+    unb64,
+)
 from placet.core.limits import MAX_LABEL, MAX_PROFILES, MAX_SIGNERS, MAX_STATEMENT
 from placet.core.profile import Profile, VaultSet
 from placet.errors import MalformedError
@@ -188,9 +199,7 @@ class SignedStatement(Record, kw_only=True):
 
     payload_type: Literal["application/vnd.placet.statement.v1+json"] = STATEMENT_TYPE
     payload: Base64
-    signatures: Annotated[
-        tuple[KeySignature | PasskeySignature, ...], Meta(max_length=MAX_SIGNERS)
-    ]
+    signatures: Annotated[tuple[KeySignature | PasskeySignature, ...], Meta(max_length=MAX_SIGNERS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
