@@ -12,7 +12,7 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,8 @@ Base64 = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]*\Z", max_length=2 * MAX_B
 """Base64url without padding; `unb64` also refuses stray trailing bits."""
 
 
+# Type checkers do not inherit class keywords; this tells them what every Record is.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The base of every object that is signed, hashed, stored or sent."""
 

@@ -248,7 +248,7 @@ def open_statement(signed: SignedStatement) -> UntrustedStatement:
             schema, or contradicts itself.
     """
     payload = unb64(signed.payload)
-    statement = decode(payload, Statement, limit=MAX_STATEMENT)  # type: ignore[arg-type]
+    statement: Statement = decode(payload, Statement, limit=MAX_STATEMENT)  # type: ignore[arg-type]
     _check_shape(statement)
     return compose(statement, signed.signatures)
 
