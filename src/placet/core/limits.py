@@ -54,3 +54,18 @@ MAX_EVIDENCE_AGE = 60
 
 MAX_LABEL = 200
 """Characters of a human name."""
+
+MAX_NOTE = 16 * KIB
+"""Characters of a signed note (checkpoint)."""
+
+MAX_NOTE_SIGNATURES = 64
+"""Signatures under one note: the vault's, and its witnesses'."""
+
+MAX_LOG_ENTRY = 4 * KIB
+"""Bytes of one log entry."""
+
+MAX_LOG_PAGE = 256
+"""Log entries in one answer."""
+
+MAX_DENIALS = 10
+"""Denials of one key that are logged one by one in a minute; the rest is counted (R7.5)."""

@@ -1,0 +1,51 @@
+"""One entry of a vault's log, as vault and auditor read it (spec/06, section 3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from placet.core.encoding import Int, Record, Sha256, Text, digest, encode
+
+ENTRY_LABEL = "placet-log-entry/1"
+SALT_SIZE = 16
+
+Detail = Annotated[dict[Text, Text | Int], Meta(max_length=32)]
+
+
+class LogEntry(Record):
+    """A decision, chained to the one before it of the same key."""
+
+    schema: Literal[1] = 1
+    index: Int
+    """Its leaf in the vault's tree."""
+    key: Sha256 | None
+    """The key it is about; none: the vault itself, which has a trail of its own."""
+    key_seq: Int
+    """Its place in that trail, from 0 without a gap."""
+    key_prev: Sha256 | None
+    """`entry_hash` of the entry before it in that trail."""
+    kind: Text
+    """What was decided, e.g. ``release``, ``taken``, ``denied``, ``boot``."""
+    statement: Sha256 | None
+    """The owner's statement that justifies it."""
+    subject: Sha256 | None
+    """Whom or what it is about, e.g. the digest of a code identity."""
+    detail: Detail | None
+    boot: Text
+    time: Int
+    """The vault's time, which never goes back."""
+
+
+def entry_hash(salt: bytes, entry: LogEntry) -> str:
+    """Return the salted digest whose 32 bytes are the entry's leaf in the tree.
+
+    Salted, because an entry can be guessed: a digest alone tells others nothing.
+    """
+    return digest(ENTRY_LABEL, salt + encode(entry))
+
+
+def leaf_data(hashed: str) -> bytes:
+    """Return the 32 bytes of an `entry_hash`: what `placet.core.merkle.leaf_hash` is taken of."""
+    return bytes.fromhex(hashed.removeprefix("sha256:"))
