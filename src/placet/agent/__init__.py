@@ -1,0 +1,1 @@
+"""Attest, gather shares, open the volume, start the app."""

@@ -1,0 +1,1 @@
+"""Ask the hardware, or what stands in for it, to quote a context."""

@@ -1,0 +1,1 @@
+"""Judge evidence offline, against collateral and a given trust anchor."""

@@ -1,0 +1,1 @@
+"""Talk to a constellation of vaults and count what they say."""

@@ -1,0 +1,1 @@
+"""A courier without authority: starts, stages, relays. Outside the trusted base."""

@@ -1,0 +1,1 @@
+"""Who may do what to a key, decided without I/O, clock or randomness."""

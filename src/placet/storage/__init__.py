@@ -1,0 +1,1 @@
+"""A vault's sealed records; compare-and-swap is their law."""

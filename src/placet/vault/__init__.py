@@ -1,0 +1,1 @@
+"""The vault: what it answers, to whom, and in which phase."""

@@ -1,0 +1,111 @@
+"""What every test run shares: traceability to requirements, and no quiet skips.
+
+``--requirements`` (``make test`` passes it) writes ``build/requirements.json`` and fails a
+run in which an id that ``spec/requirements.toml`` calls proven has no passing test.
+``PLACET_REQUIRE_ALL=1`` (``.ci/run`` sets it) makes a skip a failure, unless its reason
+names ``../shared``, which a clone does not have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = tomllib.loads((ROOT / "spec" / "requirements.toml").read_text())
+EXCUSE = "../shared"
+
+# Two busy cores make any deadline a coin toss; CI must see the same cases twice.
+settings.register_profile("placet", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("placet")
+
+
+def pytest_addoption(parser):
+    """Add the switch of a full run."""
+    parser.addoption(
+        "--requirements",
+        action="store_true",
+        help="write build/requirements.json; fail if a proven requirement has no passing test",
+    )
+
+
+def pytest_configure(config):
+    """Start the record of this run."""
+    config.pluginmanager.register(Record(config), "placet-requirements")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn a skip into a failure where everything must run."""
+    return refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Do the same for a whole file that skips itself."""
+    return refuse_skip((yield))
+
+
+def refuse_skip(report):
+    """Return the report, failed instead of skipped under ``PLACET_REQUIRE_ALL=1``."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("PLACET_REQUIRE_ALL"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if EXCUSE not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"PLACET_REQUIRE_ALL is set, and this skips: {reason}"
+    return report
+
+
+class Record:
+    """Which requirement ids were tested in this run, and how often that passed."""
+
+    def __init__(self, config):
+        self.gate = config.getoption("--requirements") and not config.option.collectonly
+        self.ids = {}  # node id -> requirement ids
+        self.good, self.bad = set(), set()  # node ids by outcome
+        self.missing = []
+
+    def pytest_collection_modifyitems(self, items):
+        """Read the markers; refuse an id that the spec does not know."""
+        for item in items:
+            self.ids[item.nodeid] = {i for mark in item.iter_markers("req") for i in mark.args}
+            if unknown := self.ids[item.nodeid] - SPEC["text"].keys():
+                raise pytest.UsageError(
+                    f"{item.nodeid}: {', '.join(sorted(unknown))} not in spec/requirements.toml"
+                )
+
+    def pytest_runtest_logreport(self, report):
+        """Count a test as passed when its call passed and nothing around it failed."""
+        if report.failed:
+            self.bad.add(report.nodeid)
+        elif report.when == "call" and report.passed:
+            self.good.add(report.nodeid)
+
+    def pytest_sessionfinish(self, session):
+        """Write the record; fail the run if something proven is no longer."""
+        if not self.gate:
+            return
+        tests = Counter(i for ids in self.ids.values() for i in ids)
+        passed = Counter(i for node in self.good - self.bad for i in self.ids[node])
+        found = {i: {"tests": tests[i], "passed": passed[i]} for i in SPEC["text"] if tests[i]}
+        (ROOT / "build").mkdir(exist_ok=True)
+        (ROOT / "build" / "requirements.json").write_text(json.dumps(found, indent=1) + "\n")
+        self.missing = [i for i in SPEC["proven"] if not passed[i]]
+        if self.missing and session.exitstatus in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        """Name what is missing."""
+        for i in self.missing:
+            terminalreporter.write_line(
+                f"requirement {i} has no passing test: {SPEC['text'][i]}", red=True
+            )

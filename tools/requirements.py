@@ -1,0 +1,33 @@
+"""Print which requirement is proven by how many tests (after ``make requirements`` ran them)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NONE = {"tests": 0, "passed": 0}
+
+
+def main() -> int:
+    """Print the table; return 1 when a proven requirement has no passing test."""
+    spec = tomllib.loads((ROOT / "spec" / "requirements.toml").read_text())
+    found = json.loads((ROOT / "build" / "requirements.json").read_text())
+    width = max(map(len, spec["text"].values()))
+    print(f"{'id':<6} | {'text':<{width}} | tests | passed")
+    for name in spec["proven"] + spec["coming"]:
+        row = found.get(name, NONE)
+        note = "" if name in spec["proven"] else "  (coming)"
+        print(
+            f"{name:<6} | {spec['text'][name]:<{width}} | {row['tests']:>5} "
+            f"| {row['passed']:>6}{note}"
+        )
+    missing = [i for i in spec["proven"] if not found.get(i, NONE)["passed"]]
+    print(f"{len(spec['proven']) - len(missing)} of {len(spec['proven'])} proven")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
