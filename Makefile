@@ -50,7 +50,9 @@ tcb: $(STAMP) ## lines per trusted room, and what the vault's trusted base depen
 	@$(BIN)/python tools/tcb.py
 
 requirements: $(STAMP) ## run the tests that prove requirements, print which
-	$(BIN)/python -m pytest -m req -q; $(BIN)/python tools/requirements.py
+	@mkdir -p build
+	@$(BIN)/python -m pytest -q -m req --requirements; status=$$?; \
+	  $(BIN)/python tools/requirements.py && exit $$status
 
 # The versions in the files stay until `make lock LOCKFLAGS=--upgrade`.
 lock: $(STAMP) ## write the hashed requirements/*.txt again

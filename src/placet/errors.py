@@ -55,7 +55,7 @@ class PlacetError(Exception):
     type: ClassVar[str] = "error"
     status: ClassVar[int] = 500
 
-    def __init__(self, detail: str, hint: str = "", **members: object) -> None:
+    def __init__(self, /, detail: str, hint: str = "", **members: object) -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
