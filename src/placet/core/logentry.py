@@ -14,7 +14,7 @@ SALT_SIZE = 16
 Detail = Annotated[dict[Text, Text | Int], Meta(max_length=32)]
 
 
-class LogEntry(Record):
+class LogEntry(Record, kw_only=True):
     """A decision, chained to the one before it of the same key."""
 
     schema: Literal[1] = 1
