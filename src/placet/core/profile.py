@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -125,26 +126,32 @@ class VaultSet(Record):
         return tuple(v.id for v in self.vaults)
 
 
-def code_id(profile: Profile) -> str:
-    """Return the digest of what a profile says about code, and nothing else.
+def code_digest(app: str, image: str, config: str, measurement: Measurement) -> str:
+    """Return the digest of what is said about code, and of nothing else.
 
     Approvals, retirements and tombstones are about code: the rules on platforms, the
     anchor, the security version and the narrowing SGX fields are left out, so that none
     of them can bring retired code back under another name.
     """
-    m = profile.measurement
-    code = m if isinstance(m, TdxMeasurement) else {"tee": "sgx", "mrenclave": m.mrenclave}
-    return digest(
-        "placet-code/1",
-        encode(
-            {
-                "app": profile.app,
-                "image": profile.image,
-                "config": profile.config,
-                "measurement": code,
-            }
-        ),
-    )
+    code: object = measurement
+    if isinstance(measurement, SgxMeasurement):
+        code = {"tee": "sgx", "mrenclave": measurement.mrenclave}
+    fields = {"app": app, "image": image, "config": config, "measurement": code}
+    return digest("placet-code/1", encode(fields))
+
+
+def code_id(profile: Profile) -> str:
+    """Return the digest of the code that a profile names (`code_digest`)."""
+    return code_digest(profile.app, profile.image, profile.config, profile.measurement)
+
+
+def rtmr3_of_image(image: str) -> str:
+    """Return RTMR3 (hex) of a trust domain that extended it by its image, once, from zero.
+
+    Args:
+        image: Container image digest, ``sha256:<hex>``; its SHA-384 is the event.
+    """
+    return hashlib.sha384(bytes(48) + hashlib.sha384(image.encode()).digest()).hexdigest()
 
 
 def profile_id(profile: Profile) -> str:

@@ -1,0 +1,1 @@
+"""INSECURE: a software TEE that quotes in the real formats, under its own root."""
