@@ -167,6 +167,13 @@ def test_rooms_contribute_their_commands_by_entry_point():
     assert installed == declared
 
 
+def test_every_decision_is_in_the_index():
+    """A page that nobody finds records nothing."""
+    pages = {p.name for p in (ROOT / "docs" / "adr").glob("[0-9]*.md")} - {"0000-index.md"}
+    index = (ROOT / "docs" / "adr" / "0000-index.md").read_text()
+    assert set(re.findall(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", index)) == pages
+
+
 # --- The import contracts, each broken once --------------------------------------------
 
 
