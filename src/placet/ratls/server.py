@@ -1,0 +1,182 @@
+"""uvicorn's HTTP parser on the attested transport, with limits that come first.
+
+An application finds what the attest hook returned in ``scope["extensions"]["placet"]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from placet.core.limits import KIB, MAX_BODY
+from placet.ratls.transport import Attest, T, TlsTransport
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIApplication
+    from uvicorn.server import ServerState
+
+    from placet.ratls.context import AttestedContext
+
+MAX_HEAD = 16 * KIB
+"""Bytes of a request's line and headers, or one TLS record more."""
+
+IDLE = 75
+"""Seconds for which a connection may wait for its next request."""
+
+EXCHANGE = IDLE + 30
+"""Seconds from the end of one answer to the end of the next."""
+
+
+class _Http(HttpToolsProtocol):
+    """uvicorn's protocol for one attested peer."""
+
+    def __init__(self, attested: object, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {})
+        self._extensions = {"placet": attested}
+        self._in_head, self._received = True, 0
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._rearm()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - see below
+        if self._deadline is not None:
+            self._deadline.cancel()
+        # To uvicorn a truncated connection is one that is gone; it cleans up only on None.
+        super().connection_lost(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._received > MAX_HEAD:
+            self.send_400_response("Request head too large.")
+        elif self._received > MAX_HEAD + 2 * MAX_BODY:  # applications answer 413 before
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = cast("dict[str, dict[object, object]]", self._extensions)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._received = True, 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._rearm()
+
+    def _rearm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(EXCHANGE, self.transport.abort)
+
+
+class _Front(TlsTransport[T, _Http]):
+    """A connection that counts from its first byte, attested or not."""
+
+    open: set[_Front[Any]]
+    most: int
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if len(self.open) >= self.most:
+            cast("asyncio.Transport", transport).abort()
+            return
+        self.open.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open.discard(self)
+        super().connection_lost(exc)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, stopped by an event; signals are the main program's."""
+
+    stop: asyncio.Event
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        return contextlib.nullcontext()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self.stop.is_set()
+
+
+async def serve(  # noqa: PLR0913 - one keyword a setting
+    app: ASGIApplication,
+    context: AttestedContext,
+    attest: Attest[Any],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    fd: int | None = None,
+    announce: Callable[[int], object] | None = None,
+    stop: asyncio.Event | None = None,
+    timeout: float = 10.0,  # noqa: ASYNC109 - a deadline of the peers', not the caller's
+    max_connections: int = 512,
+) -> None:
+    """Serve an ASGI application to attested peers until ``stop`` is set.
+
+    Answers under way are finished, for five seconds at most. The application bounds and
+    reads its bodies itself; no more than twice `MAX_BODY` is received of one request.
+
+    Args:
+        app: A bare ASGI 3 application; ``scope["extensions"]["placet"]`` is its peer.
+        context: A server's, from `make_context`.
+        attest: The exchange of evidence; raising refuses the peer, before any HTTP.
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+        fd: A bound socket inherited from the parent, instead of ``host`` and ``port``.
+        announce: Called with the port once connections are taken.
+        stop: Ends the server.
+        timeout: Seconds for one peer's handshake and attestation.
+        max_connections: Connections open at one time, attested or not; more are dropped.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    config = uvicorn.Config(
+        app, interface="asgi3", lifespan="off", ws="none", workers=1, proxy_headers=False,
+        log_config=None, access_log=False, server_header=False, date_header=False,
+        timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    connections: set[_Front[Any]] = set()
+
+    def front(config: uvicorn.Config, server_state: ServerState, **_: object) -> asyncio.Protocol:
+        def http(attested: object) -> _Http:
+            return _Http(attested, config, server_state)
+
+        protocol = _Front(context, attest, http, timeout=timeout)
+        protocol.open, protocol.most = connections, max_connections
+        return protocol
+
+    config.http = cast("type[asyncio.Protocol]", front)
+    server = _Server(config)
+    server.stop = stop or asyncio.Event()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        socket.socket(fileno=fd) if fd is not None
+        else socket.create_server((host, port), family=family)
+    ) as listener:  # fmt: skip
+        listener.listen(config.backlog)
+        if announce is not None:
+            announce(listener.getsockname()[1])
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            for listening in server.servers:
+                listening.close()
+            for connection in list(connections):
+                connection.abort()
