@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from placet.core.encoding import Int, Record, Sha256, Text, digest, encode
+from placet.core.encoding import Int, Record, Sha256, Text, digest
 
 ENTRY_LABEL = "placet-log-entry/1"
 SALT_SIZE = 16
@@ -38,12 +38,16 @@ class LogEntry(Record, kw_only=True):
     """The vault's time, which never goes back."""
 
 
-def entry_hash(salt: bytes, entry: LogEntry) -> str:
+def entry_hash(salt: bytes, entry: bytes) -> str:
     """Return the salted digest whose 32 bytes are the entry's leaf in the tree.
 
     Salted, because an entry can be guessed: a digest alone tells others nothing.
+
+    Args:
+        salt: ``SALT_SIZE`` random bytes of this entry alone.
+        entry: The canonical bytes of the `LogEntry`.
     """
-    return digest(ENTRY_LABEL, salt + encode(entry))
+    return digest(ENTRY_LABEL, salt + entry)
 
 
 def leaf_data(hashed: str) -> bytes:

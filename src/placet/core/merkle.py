@@ -14,7 +14,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from placet.core.encoding import Int, Record, b64, unb64
+from placet.core.encoding import MAX_INT, Int, Record, b64, unb64
 from placet.errors import MalformedError, VerificationError
 
 HASH_SIZE = 32
@@ -81,7 +81,7 @@ class Frontier:
             MalformedError: The hashes do not fit the size.
         """
         hashes = tuple(map(unb64, record.hashes))
-        if len(hashes) != record.size.bit_count() or any(len(h) != HASH_SIZE for h in hashes):
+        if len(hashes) != record.size.bit_count() or not _hashes(hashes):
             raise MalformedError(f"frontier has {len(hashes)} hashes for {record.size} leaves")
         return cls(record.size, hashes)
 
@@ -94,42 +94,27 @@ def inclusion_proof(node: Node, index: int, size: int) -> tuple[bytes, ...]:
     """
     if not 0 <= index < size:
         raise ValueError(f"leaf {index} is not in a tree of {size}")
-    start, stop, path = 0, size, list[bytes]()
-    while stop - start > 1:
-        middle = start + _split(stop - start)
-        if index < middle:
-            path.append(_subtree(node, middle, stop))
-            stop = middle
-        else:
-            path.append(_subtree(node, start, middle))
-            start = middle
-    return tuple(reversed(path))
+    _, beside = _way_down(size, index, index + 1)
+    return tuple(_subtree(node, start, stop) for _, start, stop in beside)
 
 
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> None:
-    """Check that ``leaf`` is number ``index`` of the ``size`` under ``root`` (RFC 9162, 2.1.3.2).
+    """Check that ``leaf`` is number ``index`` of the ``size`` under ``root`` (RFC 9162, 2.1.3).
 
     That ``root`` is the log's is *not* checked: that is a checkpoint's signature.
 
     Raises:
         VerificationError: The proof shows something else.
     """
-    known = 0 <= index < size
-    place, last, found = index, size - 1, leaf
-    for sibling in proof if known else ():
-        if last == 0:
-            known = False
-            break
-        if place & 1 or place == last:
-            found = node_hash(sibling, found)
-            while place and not place & 1:
-                place, last = place >> 1, last >> 1
-        else:
-            found = node_hash(found, sibling)
-        place, last = place >> 1, last >> 1
-    if not known or last or found != root:
+    found, good = leaf, 0 <= index < size <= MAX_INT and _hashes(proof)
+    if good:
+        _, beside = _way_down(size, index, index + 1)
+        good = len(beside) == len(proof)
+        for (left, _, _), sibling in zip(beside, proof, strict=False):
+            found = node_hash(sibling, found) if left else node_hash(found, sibling)
+    if not good or found != root:
         raise VerificationError(f"the proof does not place leaf {index} in that tree of {size}")
 
 
@@ -141,64 +126,58 @@ def consistency_proof(node: Node, old: int, new: int) -> tuple[bytes, ...]:
     """
     if not 0 <= old <= new:
         raise ValueError(f"a tree of {new} does not grow out of one of {old}")
-    start, stop, path = 0, new, list[bytes]()
-    while old and old != stop:
-        middle = start + _split(stop - start)
-        if old <= middle:
-            path.append(_subtree(node, middle, stop))
-            stop = middle
-        else:
-            path.append(_subtree(node, start, middle))
-            start = middle
-    if start:
-        path.append(_subtree(node, start, stop))
-    return tuple(reversed(path))
+    if old == 0:
+        return ()
+    start, beside = _way_down(new, 0, old)
+    path = tuple(_subtree(node, *place) for _, *place in beside)
+    return (_subtree(node, start, old), *path) if start else path
 
 
 def verify_consistency(
     old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
 ) -> None:
-    """Check that nothing among the first ``old`` leaves changed (RFC 9162, 2.1.4.2).
+    """Check that nothing among the first ``old`` leaves changed (RFC 9162, 2.1.4).
 
     Raises:
         VerificationError: The log went back, was rewritten, or the proof is another's.
     """
-    if 0 < old < new:
-        good = _two_roots(old, new, old_root, proof) == (old_root, new_root)
-    else:
-        before = new_root if old == new else Frontier().root()
-        good = 0 <= old <= new and not proof and old_root == before
+    good = 0 <= old <= new <= MAX_INT and _hashes(proof)
+    if good and old:
+        start, beside = _way_down(new, 0, old)
+        # Where the old tree is one complete node of the new one, its root is not sent again.
+        first, *rest = proof if start and proof else (old_root, *proof)
+        was = now = first
+        for (left, _, _), sibling in zip(beside, rest, strict=False):
+            was = node_hash(sibling, was) if left else was
+            now = node_hash(sibling, now) if left else node_hash(now, sibling)
+        good = len(rest) == len(beside) and (was, now) == (old_root, new_root)
+    elif good:
+        good = not proof and old_root == Frontier().root() and (new > 0 or new_root == old_root)
     if not good:
         raise VerificationError(f"the tree of {new} did not grow out of that tree of {old}")
 
 
-def _two_roots(old: int, new: int, old_root: bytes, proof: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Return the roots of both trees as the proof gives them; empty ones if it does not fit."""
-    steps = list(proof)
-    if old & (old - 1) == 0:  # the whole old tree is one complete node, and not sent
-        steps.insert(0, old_root)
-    place, last = old - 1, new - 1
-    while place & 1:
-        place, last = place >> 1, last >> 1
-    if not steps:
-        return b"", b""
-    was = now = steps[0]
-    for sibling in steps[1:]:
-        if last == 0:
-            return b"", b""
-        if place & 1 or place == last:
-            was, now = node_hash(sibling, was), node_hash(sibling, now)
-            while place and not place & 1:
-                place, last = place >> 1, last >> 1
+def _hashes(proof: Sequence[bytes]) -> bool:
+    """Whether all are of a hash's length: else two could be cut out of one node's bytes."""
+    return all(len(one) == HASH_SIZE for one in proof)
+
+
+def _way_down(size: int, first: int, stop: int) -> tuple[int, list[tuple[bool, int, int]]]:
+    """Go down a tree of ``size`` to the subtree from ``first``, or later, to ``stop``.
+
+    Returns where that subtree starts, and what lies beside the way, the lowest first: whether
+    it lies left, its first leaf and its end.
+    """
+    low, high, beside = 0, size, list[tuple[bool, int, int]]()
+    while low < first or high != stop:
+        middle = low + (1 << (high - low - 1).bit_length() - 1)  # RFC 6962: the largest power of 2
+        if stop <= middle:
+            beside.insert(0, (False, middle, high))
+            high = middle
         else:
-            now = node_hash(now, sibling)
-        place, last = place >> 1, last >> 1
-    return (b"", b"") if last else (was, now)
-
-
-def _split(size: int) -> int:
-    """Return the largest power of two below ``size``."""
-    return 1 << (size - 1).bit_length() - 1
+            beside.insert(0, (True, low, middle))
+            low = middle
+    return low, beside
 
 
 def _subtree(node: Node, start: int, stop: int) -> bytes:
@@ -206,5 +185,5 @@ def _subtree(node: Node, start: int, stop: int) -> bytes:
     level = (stop - start - 1).bit_length()
     if stop - start == 1 << level:
         return node(level, start >> level)
-    middle = start + _split(stop - start)
+    middle = start + (1 << level - 1)
     return node_hash(_subtree(node, start, middle), _subtree(node, middle, stop))

@@ -175,6 +175,24 @@ def test_consistency_proof_holds_and_any_change_breaks_it(new: int, data):
             verify_consistency(*arguments)
 
 
+def test_empty_tree_has_one_root():
+    """Nothing grows out of nothing, under no other root."""
+    empty = Frontier().root()
+    verify_consistency(0, 0, empty, empty, ())
+    with pytest.raises(VerificationError):
+        verify_consistency(0, 0, empty, leaf_hash(b"x"), ())
+
+
+def test_proof_cut_at_other_lengths_is_refused():
+    """Two siblings glued into one, and nothing for the other, hash to the same node."""
+    leaves = leaves_of(3)
+    root = naive_root(leaves)
+    with pytest.raises(VerificationError):
+        verify_inclusion(b"", 2, 3, (node_hash(*leaves[:2]) + leaves[2],), root)
+    with pytest.raises(VerificationError):
+        verify_consistency(2, 3, naive_root(leaves[:2]), root, (leaves[2], b""))
+
+
 def test_proofs_of_what_is_not_there_are_the_callers_mistake():
     """A ValueError, never a proof."""
     node = nodes_of(leaves_of(4))
