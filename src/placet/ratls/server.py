@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(  # noqa: PLR0913 - one keyword a setting
-    app: ASGIApplication,
+    app: Callable[[Any, Any, Any], Awaitable[None]],
     context: AttestedContext,
     attest: Attest[Any],
     *,
@@ -148,7 +148,7 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
         OSError: The address cannot be listened on.
     """
     config = uvicorn.Config(
-        app, interface="asgi3", lifespan="off", ws="none", workers=1, proxy_headers=False,
+        cast("ASGIApplication", app), interface="asgi3", lifespan="off", ws="none", workers=1, proxy_headers=False,
         log_config=None, access_log=False, server_header=False, date_header=False,
         timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""The vault: what it answers, to whom, and in which phase."""
+"""The vault: keeps one share of each key, and lets it go only where the owner said yes."""

@@ -1,0 +1,398 @@
+"""A key's charter: taking statements, and folding them to the policy in force.
+
+Taking and folding are two acts (spec/03, sections 3 and 4). `take` checks signatures and
+expiry once, against the time it is given. `fold` reads no clock: the policy of a key *is*
+the fold of what was taken. Both are pure; the caller **must** store what was taken
+before anything follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from placet.core.dsse import Signed, open_signed
+from placet.core.limits import MAX_CHARTER, MAX_LIFETIME, MAX_PROFILES
+from placet.core.messages import Taken
+from placet.core.profile import Profile, VaultSet, check_profile, check_vault_set, code_id
+from placet.core.statement import (
+    Birth,
+    Chained,
+    Promote,
+    Retire,
+    Signer,
+    Threshold,
+    UntrustedStatement,
+    owner_fingerprint,
+)
+from placet.errors import (
+    AncestorMissingError,
+    ApprovalError,
+    ApprovalExpiredError,
+    ConflictError,
+    MalformedError,
+    PolicyDeniedError,
+    VerificationError,
+)
+from placet.policy.principal import check_principal, leaves, require
+from placet.policy.signers import signer_key_check, verify_signatures
+
+CLOCK_SKEW = 600
+"""Seconds by which an owner's clock may be ahead of a vault's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """One profile that is let in, and the statement that says so."""
+
+    profile: Profile
+    code: str
+    statement: str
+    until: int | None
+    """Unix seconds from which on it is retired; ``None``: no end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPolicy:
+    """The policy of one key in force: the fold of its charter. Never changed in place."""
+
+    key: str
+    label: str
+    chain: tuple[str, ...]
+    """Digests of every statement taken, oldest first; the last is the head."""
+    owner: Threshold
+    birth_owner: str
+    birth_expires_at: int
+    stagers: tuple[Signer, ...]
+    vault_set: VaultSet
+    approvals: tuple[Approval, ...]
+    floor: int
+    tombstones: frozenset[str]
+
+    @property
+    def head(self) -> str:
+        """Return the digest that the next statement must name as ``prev``."""
+        return self.chain[-1]
+
+    @property
+    def version(self) -> int:
+        """Return how many statements there are: 1 after birth, then only rising."""
+        return len(self.chain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenStatement:
+    """A statement that `take` took. Its signatures held and it came in time."""
+
+    sent: UntrustedStatement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Courier:
+    """A statement on its way, with receipts of vaults that took it in time."""
+
+    sent: UntrustedStatement
+    receipts: tuple[Signed, ...] = ()
+
+
+def fold(charter: Iterable[TakenStatement]) -> KeyPolicy:
+    """Return the policy in force after these statements.
+
+    Signatures and times are **not** checked again: `TakenStatement` stands for them.
+
+    Raises:
+        MalformedError: The statements are no charter (empty, or not starting at a birth).
+        PolicyDeniedError: A statement breaks a rule: it could not have been taken.
+    """
+    policy: KeyPolicy | None = None
+    for link in charter:
+        policy = _follow(policy, link.sent)
+    if policy is None:
+        raise MalformedError("charter is empty")
+    return policy
+
+
+def take(
+    policy: KeyPolicy | None, couriers: Sequence[Courier], *, now: int
+) -> tuple[KeyPolicy, tuple[TakenStatement, ...]]:
+    """Take a run of statements of one key, oldest first: all of them or none.
+
+    Those already taken are passed over, so repeating it changes nothing (I14).
+
+    Args:
+        policy: The policy in force here, or ``None`` where the key is unknown.
+        couriers: At least one statement.
+        now: This vault's time in Unix seconds.
+
+    Returns:
+        The policy that follows and the statements that are new here. The caller must
+        store them before the policy is used.
+
+    Raises:
+        AncestorMissingError: Statements in between are missing here.
+        ConflictError: Another statement was taken in this one's place.
+        ApprovalError: Too few of the owner's signers signed.
+        ApprovalExpiredError: Nothing shows that it was approved in time.
+        MalformedError, PolicyDeniedError: A rule of its type is broken.
+    """
+    # 3.1 What was taken before is passed over.
+    known = policy.chain if policy is not None else ()
+    new = [c for c in couriers if c.sent.digest not in known]
+    steps: list[tuple[KeyPolicy | None, Courier, frozenset[str]]] = []
+    for courier in new:
+        sent = courier.sent
+        # 3.2 The next statement stands on the head: compare and swap.
+        _check_place(policy, sent)
+        # 3.3 Signed by the owner in force before it (a birth: by the owner it names).
+        owner = _owner_before(policy, sent)
+        signed = verify_signatures(sent, leaves(owner)).signers
+        require(owner, signed)
+        # 3.4 The rules of its type.
+        after = _follow(policy, sent)
+        steps.append((policy, courier, signed))
+        policy = after
+    # 3.5 Each came in time, or is vouched for.
+    vouchers: list[frozenset[str]] = []
+    for before, courier, signed in reversed(steps):
+        _check_time(before, courier, vouchers, now)
+        vouchers.append(signed)
+    if policy is None:
+        raise ValueError("no statement was given")
+    return policy, tuple(TakenStatement(sent=c.sent) for c in new)
+
+
+def effective_at(statement: Chained, vault_set: VaultSet) -> int:
+    """Return at how many vaults a statement is effective (I12).
+
+    A birth at n, since creation needs all; a promote at k; a retire at n - k + 1, for
+    fewer leave k vaults that would still serve what was retired. A promote that retires
+    others lets in at k, and shuts out at n - k + 1: the larger of the two counts.
+    """
+    n, k = vault_set.n, vault_set.k
+    shuts_out = n - k + 1
+    if isinstance(statement, Birth):
+        return n
+    if isinstance(statement, Retire):
+        return shuts_out
+    return k if statement.body.earlier == "keep" else max(k, shuts_out)
+
+
+def _check_place(policy: KeyPolicy | None, sent: UntrustedStatement) -> None:
+    statement = sent.statement
+    if not isinstance(statement, Chained):
+        raise MalformedError(
+            "a stage or revoke-pending has no place in a charter",
+            "Send it to /v1/pending.",
+        )
+    if policy is None:
+        if not isinstance(statement, Birth):
+            raise AncestorMissingError(
+                "this vault has no statement of that key yet",
+                "Send the charter from the birth statement on.",
+                head=None,
+                version=0,
+            )
+        return
+    head, version = policy.head, policy.version
+    if sent.key != policy.key:
+        raise ConflictError(
+            f"statement is about key {sent.key}, not {policy.key}", head=head, version=version
+        )
+    if statement.prev != policy.head:
+        if statement.base_version > policy.version:
+            raise AncestorMissingError(
+                f"statement stands on version {statement.base_version}, "
+                f"this vault is at version {policy.version}",
+                "Send the statements in between as well.",
+                head=head,
+                version=version,
+            )
+        raise ConflictError(
+            f"statement stands on {statement.prev}, the head here is {policy.head}",
+            "Read the charter again and decide again: another statement came first.",
+            head=head,
+            version=version,
+        )
+    if statement.base_version != policy.version:
+        raise ConflictError(
+            f"statement was written for version {statement.base_version}, "
+            f"the key is at version {policy.version}",
+            head=head,
+            version=version,
+        )
+
+
+def _owner_before(policy: KeyPolicy | None, sent: UntrustedStatement) -> Threshold:
+    if policy is not None:
+        return policy.owner
+    if not isinstance(sent.statement, Birth):
+        raise MalformedError("charter does not start at a birth statement")
+    owner = sent.statement.body.policy.owner
+    check_principal(owner)
+    return owner
+
+
+def _check_time(
+    before: KeyPolicy | None, courier: Courier, vouchers: list[frozenset[str]], now: int
+) -> None:
+    sent = courier.sent
+    # (a) Alive.
+    if sent.statement.issued_at - CLOCK_SKEW <= now < sent.statement.expires_at:
+        return
+    # (b) k vaults of the set in force before it took it, and say so.
+    vault_set = before.vault_set if before else _birth(sent).body.vault_set
+    if _receipts(courier, vault_set) >= vault_set.k:
+        return
+    # (c) A later statement that counts was signed by people who could have signed this one.
+    owner = _owner_before(before, sent)
+    for signed in vouchers:
+        try:
+            require(owner, signed)
+        except ApprovalError:
+            continue
+        return
+    raise ApprovalExpiredError(
+        f"statement {sent.digest} was good from {sent.statement.issued_at} "
+        f"to {sent.statement.expires_at}, it is {now}",
+        "Bring taken receipts of k vaults, or have the owner sign it anew.",
+    )
+
+
+def _receipts(courier: Courier, vault_set: VaultSet) -> int:
+    vouching = set()
+    for receipt in courier.receipts:
+        for vault in vault_set.ids:
+            try:
+                taken = open_signed(receipt, Taken, vault=vault)
+            except (VerificationError, MalformedError):
+                continue
+            if (taken.vault, taken.key, taken.statement) == (
+                vault,
+                courier.sent.key,
+                courier.sent.digest,
+            ):
+                vouching.add(vault)
+    return len(vouching)
+
+
+def _birth(sent: UntrustedStatement) -> Birth:
+    if not isinstance(sent.statement, Birth):
+        raise MalformedError("charter does not start at a birth statement")
+    return sent.statement
+
+
+def _follow(policy: KeyPolicy | None, sent: UntrustedStatement) -> KeyPolicy:
+    statement = sent.statement
+    if statement.expires_at - statement.issued_at > MAX_LIFETIME:
+        raise PolicyDeniedError(
+            f"statement lives {statement.expires_at - statement.issued_at} seconds, "
+            f"at most {MAX_LIFETIME} are allowed"
+        )
+    if policy is None:
+        return _born(sent)
+    if policy.version >= MAX_CHARTER:
+        raise PolicyDeniedError(f"charter is full at {MAX_CHARTER} statements")
+    chain = (*policy.chain, sent.digest)
+    if isinstance(statement, Promote):
+        return replace(_promoted(policy, statement, sent.digest), chain=chain)
+    if isinstance(statement, Retire):
+        return replace(_retired(policy, statement), chain=chain)
+    raise ConflictError("a key is born once", head=policy.head, version=policy.version)
+
+
+def _born(sent: UntrustedStatement) -> KeyPolicy:
+    # 4.1 A birth can be kept: its owner can act, its vaults can answer, its code can match.
+    birth = _birth(sent)
+    table, vault_set = birth.body.policy, birth.body.vault_set
+    check_principal(table.owner)
+    for stager in table.stagers:
+        signer_key_check(stager)
+    check_vault_set(vault_set)
+    if not table.profiles:
+        raise MalformedError("birth names no profile: nobody could ever create the key")
+    for profile in table.profiles:
+        check_profile(profile)
+        _check_floor(profile, table.security_version_floor)
+    approvals = tuple(
+        Approval(profile=p, code=code_id(p), statement=sent.digest, until=None)
+        for p in table.profiles
+    )
+    if len({a.code for a in approvals}) != len(approvals):
+        raise MalformedError("birth names the same code twice")
+    return KeyPolicy(
+        key=sent.digest,
+        label=birth.body.label,
+        chain=(sent.digest,),
+        owner=table.owner,
+        birth_owner=owner_fingerprint(table.owner),
+        birth_expires_at=birth.expires_at,
+        stagers=table.stagers,
+        vault_set=vault_set,
+        approvals=approvals,
+        floor=table.security_version_floor,
+        tombstones=frozenset(),
+    )
+
+
+def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
+    body = statement.body
+    code = code_id(body.profile)
+    check_profile(body.profile)
+    # 4.2 The floor only rises, and what is let in stands on it.
+    if body.security_version_floor < policy.floor:
+        raise PolicyDeniedError(
+            f"promote lowers the security version floor from {policy.floor} "
+            f"to {body.security_version_floor}; it only rises",
+            reason="floor-lowered",
+        )
+    _check_floor(body.profile, body.security_version_floor)
+    # 4.3 Retired code comes back only by a promote that says so plainly.
+    if (code in policy.tombstones) != body.unretire:
+        raise PolicyDeniedError(
+            f"code {code} was retired and this promote does not say that it comes back"
+            if code in policy.tombstones
+            else f"promote says that code {code} comes back, and it was never retired",
+            "Say so with --unretire, if that is what you want.",
+            reason="retired" if code in policy.tombstones else "never-retired",
+        )
+    # 4.4 It says what happens to those before it.
+    others = tuple(a for a in policy.approvals if a.code != code)
+    gone: frozenset[str] = frozenset()
+    if body.earlier != "keep":
+        gone = frozenset(a.code for a in others)
+    if body.earlier == "retire":
+        others = ()
+    elif body.retire_at is not None:
+        others = tuple(
+            replace(a, until=min(a.until or body.retire_at, body.retire_at)) for a in others
+        )
+    if len(others) >= MAX_PROFILES:
+        raise PolicyDeniedError(f"{MAX_PROFILES} profiles are approved already: retire some")
+    new = Approval(profile=body.profile, code=code, statement=digest, until=None)
+    return replace(
+        policy,
+        approvals=(*others, new),
+        floor=body.security_version_floor,
+        tombstones=(policy.tombstones | gone) - {code},
+    )
+
+
+def _retired(policy: KeyPolicy, statement: Retire) -> KeyPolicy:
+    # 4.5 What is retired was approved; it leaves a tombstone.
+    code = statement.body.code
+    rest = tuple(a for a in policy.approvals if a.code != code)
+    if len(rest) == len(policy.approvals):
+        raise PolicyDeniedError(
+            f"code {code} is not approved, so it cannot be retired",
+            "See what is approved: placet key show KEY.",
+            reason="not-approved",
+        )
+    return replace(policy, approvals=rest, tombstones=policy.tombstones | {code})
+
+
+def _check_floor(profile: Profile, floor: int) -> None:
+    if profile.security_version < floor:
+        raise PolicyDeniedError(
+            f"security version {profile.security_version} is below the floor of {floor}",
+            reason="below-floor",
+        )

@@ -1,0 +1,336 @@
+"""The attestation exchange: after the TLS handshake, before anything else (spec/05).
+
+    client                                   server (always a vault)
+      Hello{role, nonce}          ------>
+                                  <------    VaultProof{nonce, claims, evidence, signature}
+      PeerProof{claims, evidence} ------>    (a visitor sends neither)
+                                  <------    Verdict
+
+The vault proves itself first. A client that is not satisfied closes, and has sent
+nothing but a nonce. No HTTP exists on either side before the verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Protocol, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Meta
+
+from placet.attest.produce import Producer
+from placet.attest.trust import TrustAnchor
+from placet.attest.verify import bind, verify_evidence
+from placet.core.attestation import (
+    EXPORTER_LABEL,
+    PROTOCOL,
+    AttestedIdentity,
+    Claims,
+    Context,
+    Direction,
+    Evidence,
+    Purpose,
+    Role,
+    exporter_context,
+    keys_digest,
+    report_data,
+)
+from placet.core.dsse import pae, vault_id, verify_signature
+from placet.core.encoding import Base64, Record, Sha256, b64, decode, encode, unb64
+from placet.core.limits import MAX_FRAME
+from placet.core.profile import Profile
+from placet.errors import BindingError, EvidenceError, MalformedError, PlacetError, from_problem
+from placet.policy.match import match_any
+from placet.ratls.transport import FrameChannel, TlsPeer
+
+F = TypeVar("F")
+NONCE = 32
+CHANNEL_TYPE = "application/vnd.placet.channel.v1"
+
+PeerRole = Literal["visitor", "workload", "vault", "resharer"]
+
+
+class Hello(Record, tag_field="kind", tag="hello"):
+    """Who connects, and the client's nonce."""
+
+    protocol: Literal["placet-attest/1"]
+    role: Literal["visitor", "workload"]
+    nonce: Base64
+
+
+class VaultProof(Record, tag_field="kind", tag="vault-proof"):
+    """The server's nonce, evidence, and its identity key's signature over the report data."""
+
+    nonce: Base64
+    claims: Claims
+    evidence: Evidence
+    vault_key: Base64
+    signature: Base64
+
+
+class PeerProof(Record, tag_field="kind", tag="peer-proof"):
+    """The client's evidence; a visitor has none."""
+
+    claims: Claims | None
+    keys: Annotated[tuple[Sha256, ...], Meta(max_length=64)]
+    evidence: Evidence | None
+
+
+class Verdict(Record, tag_field="kind", tag="verdict"):
+    """The server's answer: ``None`` is a welcome."""
+
+    problem: dict[str, str | int | bool | None] | None
+
+
+class Clock(Protocol):
+    """Where a process gets its time; the mains make one, tests make others."""
+
+    def now(self) -> int:
+        """Return Unix seconds that never go back."""
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that nobody sets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedPeer:
+    """The other end of a channel, as the exchange proved it."""
+
+    role: PeerRole
+    spki: str
+    identity: AttestedIdentity | None
+    """``None`` for a visitor, and only for one."""
+    keys: tuple[str, ...]
+    attested_at: float
+    """On the monotonic clock, when the nonce that makes it fresh was drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectVault:
+    """One vault by its id, running code that the charter's vault set names."""
+
+    id: str
+    profiles: tuple[Profile, ...]
+    trust: tuple[TrustAnchor, ...]
+
+    def check(self, peer: AttestedIdentity) -> None:
+        """Raise unless this is that vault with such code."""
+        if peer.claims.instance != self.id:
+            raise BindingError(f"vault {peer.claims.instance} answered in place of {self.id}")
+        match_any(self.profiles, peer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsafeExpectAnyVault:
+    """Any genuine TEE that speaks for a vault, whatever its code: to look, never to trust."""
+
+    trust: tuple[TrustAnchor, ...]
+
+    def check(self, peer: AttestedIdentity) -> None:
+        """Accept what verified."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadProver:
+    """What a workload proves with: its quote producer, and what it came for."""
+
+    producer: Producer
+    instance: str
+    purpose: Purpose
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientExchange:
+    """The client's side. Call it on a fresh TLS connection.
+
+    The call raises `EvidenceError` when the vault did not prove what was expected (only
+    a nonce was sent by then), and the vault's own problem when it refused us.
+    """
+
+    expect: ExpectVault | UnsafeExpectAnyVault
+    prover: WorkloadProver | None
+    clock: Clock
+    rng: Callable[[int], bytes]
+
+    async def __call__(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
+        """Run the exchange and return the verified vault."""
+        nonce, started = self.rng(NONCE), self.clock.monotonic()
+        role: Literal["visitor", "workload"] = "workload" if self.prover else "visitor"
+        await channel.send(encode(Hello(protocol=PROTOCOL, role=role, nonce=b64(nonce))))
+
+        # 3.1 The vault proves itself, on this connection and for this nonce.
+        answer: VaultProof | Verdict = await _receive(channel, VaultProof | Verdict)  # type: ignore[arg-type]
+        if isinstance(answer, Verdict):
+            raise from_problem(answer.problem or {})
+        peer_nonce = _nonce(answer.nonce)
+        context = _context(tls, "vault", "server", (nonce, peer_nonce), answer.claims, mine=False)
+        identity = _verify(answer.evidence, context, self.expect.trust, self.clock.now())
+        _check_identity_key(answer, context)
+        self.expect.check(identity)
+
+        # 3.2 Now ours, if we are a workload.
+        proof = PeerProof(claims=None, keys=(), evidence=None)
+        if self.prover is not None:
+            proof = await _prove(self.prover, tls, nonce, peer_nonce)
+        await channel.send(encode(proof))
+
+        # 3.3 The vault's verdict, before any request.
+        verdict = await _receive(channel, Verdict)
+        if verdict.problem is not None:
+            raise from_problem(verdict.problem)
+        return VerifiedPeer(
+            role="vault", spki=tls.peer_spki, identity=identity, keys=(), attested_at=started
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerExchange:
+    """A vault's side."""
+
+    producer: Producer
+    identity_key: Ed25519PrivateKey
+    trust: Sequence[TrustAnchor]
+    clock: Clock
+    rng: Callable[[int], bytes]
+
+    async def __call__(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
+        """Run the exchange and return the verified peer; a refusal is told, then raised."""
+        try:
+            peer = await self._meet(channel, tls)
+        except PlacetError as e:
+            facts = {k: v for k, v in e.problem().items() if isinstance(v, str | int | None)}
+            await channel.send(encode(Verdict(problem=facts)))
+            raise
+        await channel.send(encode(Verdict(problem=None)))
+        return peer
+
+    async def _meet(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
+        hello = await _receive(channel, Hello)
+        peer_nonce, nonce = _nonce(hello.nonce), self.rng(NONCE)
+        started = self.clock.monotonic()
+
+        # 3.1 We prove ourselves, whoever asks.
+        await channel.send(encode(await self._prove(tls, peer_nonce, nonce)))
+
+        # 3.2 The peer's turn. A visitor proves nothing, and is nobody.
+        proof = await _receive(channel, PeerProof)
+        visitor = VerifiedPeer(
+            role="visitor", spki=tls.peer_spki, identity=None, keys=(), attested_at=started
+        )
+        if hello.role == "visitor":
+            if proof.claims is not None or proof.evidence is not None or proof.keys:
+                raise MalformedError("a visitor sends no evidence")
+            return visitor
+        if proof.claims is None or proof.evidence is None:
+            raise EvidenceError("a workload must send evidence", check="missing")
+        if proof.claims.purpose is None or proof.claims.keys != keys_digest(proof.keys):
+            raise BindingError("the key ids sent are not those that the evidence names")
+        context = _context(tls, hello.role, "client", (nonce, peer_nonce), proof.claims, mine=False)
+        identity = _verify(proof.evidence, context, self.trust, self.clock.now())
+        return replace(visitor, role=hello.role, identity=identity, keys=proof.keys)
+
+    async def _prove(self, tls: TlsPeer, peer_nonce: bytes, nonce: bytes) -> VaultProof:
+        about, public = self.producer.describe(), self.identity_key.public_key().public_bytes_raw()
+        claims = Claims(
+            instance=vault_id(public),
+            app=about.app,
+            image=about.image,
+            config=about.config,
+            purpose=None,
+            keys=None,
+            boot=about.boot,
+        )
+        context = _context(tls, "vault", "server", (peer_nonce, nonce), claims, mine=True)
+        evidence = await asyncio.to_thread(self.producer.quote, context)
+        signature = self.identity_key.sign(pae(CHANNEL_TYPE, report_data(context)))
+        return VaultProof(
+            nonce=b64(nonce),
+            claims=claims,
+            evidence=evidence,
+            vault_key=b64(public),
+            signature=b64(signature),
+        )
+
+
+async def _prove(
+    prover: WorkloadProver, tls: TlsPeer, nonce: bytes, peer_nonce: bytes
+) -> PeerProof:
+    about = prover.producer.describe()
+    claims = Claims(
+        instance=prover.instance,
+        app=about.app,
+        image=about.image,
+        config=about.config,
+        purpose=prover.purpose,
+        keys=keys_digest(prover.keys),
+        boot=about.boot,
+    )
+    context = _context(tls, "workload", "client", (peer_nonce, nonce), claims, mine=True)
+    evidence = await asyncio.to_thread(prover.producer.quote, context)
+    return PeerProof(claims=claims, keys=tuple(sorted(prover.keys)), evidence=evidence)
+
+
+def _context(
+    tls: TlsPeer,
+    role: Role,
+    direction: Direction,
+    nonces: tuple[bytes, bytes],
+    claims: Claims,
+    *,
+    mine: bool,
+) -> Context:
+    """Build the context of the prover's evidence from what this end sees itself.
+
+    ``nonces`` are the verifier's and the prover's; ``mine`` says that this end proves.
+    """
+    verifier_nonce, prover_nonce = nonces
+    label_context = exporter_context(verifier_nonce, prover_nonce, role, direction)
+    ends = (tls.own_spki, tls.peer_spki)
+    spki, peer_spki = ends if mine else ends[::-1]
+    return Context(
+        role=role,
+        direction=direction,
+        spki=spki,
+        peer_spki=peer_spki,
+        verifier_nonce=b64(verifier_nonce),
+        prover_nonce=b64(prover_nonce),
+        exporter=b64(tls.export(EXPORTER_LABEL, label_context, 32)),
+        instance=claims.instance,
+        app=claims.app,
+        image=claims.image,
+        config=claims.config,
+        purpose=claims.purpose,
+        keys=claims.keys,
+        boot=claims.boot,
+    )
+
+
+def _verify(
+    evidence: Evidence, context: Context, trust: Sequence[TrustAnchor], now: int
+) -> AttestedIdentity:
+    if (context.role == "vault") != (context.purpose is None and context.keys is None):
+        raise MalformedError(f"claims do not fit the role {context.role}")
+    return bind(verify_evidence(evidence, trust=trust, now=now), context)
+
+
+def _check_identity_key(proof: VaultProof, context: Context) -> None:
+    """Check that the sealed key whose digest is the vault id signed for this channel."""
+    public = unb64(proof.vault_key)
+    if vault_id(public) != context.instance:
+        raise BindingError("vault's identity key is not the one that its id names")
+    message = pae(CHANNEL_TYPE, report_data(context))
+    verify_signature("ed25519", public, unb64(proof.signature), message)
+
+
+def _nonce(text: str) -> bytes:
+    nonce = unb64(text)
+    if len(nonce) != NONCE:
+        raise MalformedError(f"nonce is {len(nonce)} bytes, {NONCE} are needed")
+    return nonce
+
+
+async def _receive(channel: FrameChannel, shape: type[F]) -> F:
+    return decode(await channel.receive(MAX_FRAME), shape, limit=MAX_FRAME)

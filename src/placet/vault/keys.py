@@ -1,0 +1,71 @@
+"""A vault's keys in memory: records read through the store, with the policy they fold to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from placet.core.encoding import decode
+from placet.core.limits import MAX_RECORD
+from placet.core.statement import open_statement
+from placet.errors import KeyNotBornError
+from placet.policy.charter import KeyPolicy, TakenStatement, fold
+from placet.storage.store import Store
+from placet.vault.records import KeyRecord
+
+CACHED = 4096
+"""Keys whose record and policy are kept at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """A key's record as stored, its version for compare-and-swap, and its policy in force."""
+
+    version: int
+    record: KeyRecord
+    policy: KeyPolicy
+
+
+def record_name(key: str) -> str:
+    """Return the name under which a key's record is stored."""
+    return f"key/{key}"
+
+
+class Keys:
+    """Look keys up; the newest `CACHED` stay in memory.
+
+    The store is the truth: `put` is told only what a commit made durable.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._cache: OrderedDict[str, KeyState] = OrderedDict()
+
+    def get(self, key: str) -> KeyState:
+        """Return a key's state.
+
+        Raises:
+            KeyNotBornError: This vault took no birth statement of that key.
+            VerificationError: The record does not open: this vault's disk was changed.
+        """
+        state = self._cache.get(key)
+        if state is None:
+            stored = self._store.get(record_name(key))
+            if stored is None:
+                raise KeyNotBornError(
+                    f"this vault has no statement of key {key}",
+                    "Send it the charter, from the birth statement on.",
+                )
+            record = decode(stored.value, KeyRecord, limit=MAX_RECORD)
+            # Taken here before, so signatures are not checked again: the record is sealed.
+            charter = (TakenStatement(sent=open_statement(c.signed)) for c in record.charter)
+            state = KeyState(stored.version, record, fold(charter))
+        self.put(key, state)
+        return state
+
+    def put(self, key: str, state: KeyState) -> None:
+        """Remember what is durable now."""
+        self._cache[key] = state
+        self._cache.move_to_end(key)
+        if len(self._cache) > CACHED:
+            self._cache.popitem(last=False)

@@ -1,0 +1,187 @@
+"""``placet vault serve``: start a vault inside its TEE.
+
+Nothing that is given here decides anything (I17): address and data folder only say where
+to listen and where the sealed store lies. What decides is in the measured config.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from placet.attest.produce import Description, Producer, open_producer
+from placet.attest.trust import trust_from_config
+from placet.core.config import VaultConfig
+from placet.core.encoding import b64, decode, encode, unb64
+from placet.core.limits import MAX_EVIDENCE_AGE
+from placet.errors import PlacetError, UnavailableError, VerificationError
+from placet.ratls.certificate import make_certificate
+from placet.ratls.context import make_context, self_test
+from placet.ratls.exchange import ServerExchange
+from placet.ratls.server import serve
+from placet.storage.log import Draft, Log
+from placet.storage.sealed import Seal
+from placet.storage.sqlite import SqliteStore
+from placet.storage.store import Batch, Put, Store
+from placet.vault.http import VaultApp
+from placet.vault.records import IdentityRecord
+from placet.vault.service import Vault, VaultIdentity
+
+IDENTITY = "identity/vault"
+CERTIFICATE_LIFETIME = 365 * 24 * 3600
+MINUTE = 60
+
+log = logging.getLogger("placet.vault")
+
+
+class VaultClock:
+    """The host's clock, kept from going back; durations by the monotonic clock."""
+
+    def __init__(self, floor: int) -> None:
+        self._floor = floor
+
+    def now(self) -> int:
+        """Return Unix seconds, never before an earlier answer or the last log entry."""
+        self._floor = max(self._floor, int(time.time()))
+        return self._floor
+
+    def monotonic(self) -> float:
+        """Return seconds of the monotonic clock."""
+        return time.monotonic()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``placet vault serve`` and return its exit code."""
+    parser = argparse.ArgumentParser(prog="placet vault serve", description=__doc__)
+    parser.add_argument("--listen", default="127.0.0.1:0", help="address as host:port")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sealed store")
+    options = parser.parse_args(argv)
+    host, _, port = options.listen.rpartition(":")
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    if not host or not port.isdigit():
+        parser.error(f"--listen is {options.listen!r}, not host:port")
+    try:
+        # No core dump may hold a share (I13).
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        self_test(now=int(time.time()))
+        asyncio.run(_run(open_producer(), options.data, host, int(port)))
+    except PlacetError as e:
+        print(f"placet vault: {e.detail}\n{e.hint}".rstrip(), file=sys.stderr)  # noqa: T201 - its output
+        return 3 if isinstance(e, VerificationError) else 4
+    except OSError as e:
+        print(f"placet vault: {options.listen}: {e.strerror or e}", file=sys.stderr)  # noqa: T201
+        return 4
+    return 0
+
+
+def open_vault(
+    producer: Producer, store: Store, host_time: int
+) -> tuple[Vault, VaultIdentity, VaultConfig, Log, VaultClock]:
+    """Return the vault that lives in a sealed store; a fresh one is made in an empty store.
+
+    Raises:
+        VerificationError: The store holds another vault's records, or was changed.
+        UnavailableError: The measured config is no vault's.
+    """
+    about = producer.describe()
+    config = _config(about)
+    identity = _identity(store, about)
+    store.bind(identity.id)
+    journal = Log(store, boot=identity.boot, rng=os.urandom)
+    clock = VaultClock(max(journal.time, host_time))
+    journal.commit(Draft(kind="boot", detail={"boots": identity.boots}), now=clock.now())
+    vault = Vault(
+        identity=identity, settings=config.settings, store=store, log=journal, clock=clock
+    )
+    return vault, identity, config, journal, clock
+
+
+async def _run(producer: Producer, data: Path, host: str, port: int) -> None:
+    store = _open_store(producer, data)
+    vault, identity, config, journal, clock = open_vault(producer, store, int(time.time()))
+    certificate = make_certificate(now=clock.now(), lifetime=CERTIFICATE_LIFETIME)
+    exchange = ServerExchange(
+        producer=producer,
+        identity_key=identity.key,
+        trust=trust_from_config(config.trust_roots),
+        clock=clock,
+        rng=os.urandom,
+    )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def announce(bound: int) -> None:
+        log.info("vault %s ready on %s:%d, boot %d", identity.id, host, bound, identity.boots)
+
+    settling = asyncio.create_task(_settle(journal, clock))
+    try:
+        await serve(
+            VaultApp(vault),
+            make_context(*certificate, server=True),
+            exchange,
+            host=host,
+            port=port,
+            announce=announce,
+            stop=stop,
+        )
+    finally:
+        settling.cancel()
+        journal.settle(now=clock.now(), stopping=True)
+        store.close()
+
+
+def _open_store(producer: Producer, data: Path) -> SqliteStore:
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return SqliteStore(data / "vault.db", Seal(producer.sealing_key(), "", os.urandom))
+
+
+async def _settle(journal: Log, clock: VaultClock) -> None:
+    while True:
+        await asyncio.sleep(MINUTE)
+        journal.settle(now=clock.now())
+
+
+def _config(about: Description) -> VaultConfig:
+    config = about.measured_config
+    if not isinstance(config, VaultConfig):
+        raise UnavailableError("this TEE was started as a workload, not as a vault")
+    if not 0 < config.settings.evidence_age <= MAX_EVIDENCE_AGE:
+        raise UnavailableError(
+            f"measured evidence age is {config.settings.evidence_age} s, "
+            f"1 to {MAX_EVIDENCE_AGE} are allowed"
+        )
+    return config
+
+
+def _identity(store: Store, about: Description) -> VaultIdentity:
+    """Read who this vault is, or make it at the very first start; count the start."""
+    stored = store.get(IDENTITY)
+    if stored is None:
+        if store.size():
+            raise VerificationError(
+                "the store has a log and no identity: records are missing",
+                "Replace this vault; its data folder was changed.",
+            )
+        key, boots = Ed25519PrivateKey.generate(), 0
+    else:
+        record = decode(stored.value, IdentityRecord)
+        key = Ed25519PrivateKey.from_private_bytes(unb64(record.private_key))
+        boots = record.boots
+    identity = VaultIdentity(key=key, boot=about.boot, boots=boots + 1)
+    record = IdentityRecord(
+        private_key=b64(key.private_bytes_raw()), boots=identity.boots, boot=identity.boot
+    )
+    version = stored.version if stored else None
+    store.commit(Batch((Put(IDENTITY, encode(record), version),)))
+    return identity

@@ -1,0 +1,74 @@
+"""What a vault stores, sealed, one record a key (spec/06, section 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from placet.core.dsse import Signed
+from placet.core.encoding import Base64, Int, Record, Sha256, Text
+from placet.core.limits import MAX_ATTEMPTS, MAX_CHARTER
+from placet.core.manifest import KeyManifest
+from placet.core.messages import CourierItem
+from placet.core.statement import SignedStatement
+
+
+class HeldShare(Record):
+    """A share of an attempt that was not committed here (yet)."""
+
+    manifest: KeyManifest
+    attempt: Int
+    """The attempt it was last held for; the manifest's own may be older."""
+    share: Base64
+    held: Signed
+
+
+class CommittedShare(Record):
+    """The share that is released, and the n `Held` it was committed under."""
+
+    manifest: KeyManifest
+    share: Base64
+    certificate: tuple[Signed, ...]
+    committed: Signed
+
+
+class KeyRecord(Record, kw_only=True):
+    """Everything that a vault knows of one key."""
+
+    schema: Literal[1] = 1
+    charter: Annotated[tuple[CourierItem, ...], Meta(max_length=MAX_CHARTER)]
+    promised: Int = 0
+    held: Annotated[tuple[HeldShare, ...], Meta(max_length=MAX_ATTEMPTS)] = ()
+    committed: CommittedShare | None = None
+
+
+class PendingItem(Record):
+    """A stage, and who put it forward."""
+
+    stage: Sha256
+    staged_by: Sha256
+    signed: SignedStatement
+
+
+class PendingRecord(Record, kw_only=True):
+    """What is staged for one key or one app. Never read by the gate."""
+
+    schema: Literal[1] = 1
+    items: tuple[PendingItem, ...]
+
+
+class StagerRecord(Record, kw_only=True):
+    """A key by whose policy a signer may stage for an app."""
+
+    schema: Literal[1] = 1
+    key: Sha256
+
+
+class IdentityRecord(Record, kw_only=True):
+    """Who this vault is: a key made here that never leaves, and how often it started."""
+
+    schema: Literal[1] = 1
+    private_key: Base64
+    boots: Int
+    boot: Text
