@@ -11,28 +11,31 @@ from placet.core.encoding import Int, Record, Sha256, Text, digest
 ENTRY_LABEL = "placet-log-entry/1"
 SALT_SIZE = 16
 
-Detail = Annotated[dict[Text, Text | Int], Meta(max_length=32)]
+
+class Draft(Record, kw_only=True):
+    """A decision, not yet in the log."""
+
+    kind: Text
+    """What was decided, e.g. ``release``, ``taken``, ``denied``, ``boot``."""
+    key: Sha256 | None = None
+    """The key it is about; none: the vault itself, which has a trail of its own."""
+    statement: Sha256 | None = None
+    """The owner's statement that justifies it."""
+    subject: Sha256 | None = None
+    """Whom or what it is about, e.g. the digest of a code identity."""
+    detail: Annotated[dict[Text, Text | Int], Meta(max_length=32)] | None = None
 
 
-class LogEntry(Record, kw_only=True):
-    """A decision, chained to the one before it of the same key."""
+class LogEntry(Draft, kw_only=True):
+    """A decision in its place, chained to the one before it of the same key."""
 
     schema: Literal[1] = 1
     index: Int
     """Its leaf in the vault's tree."""
-    key: Sha256 | None
-    """The key it is about; none: the vault itself, which has a trail of its own."""
     key_seq: Int
-    """Its place in that trail, from 0 without a gap."""
+    """Its place in that key's trail, from 0 without a gap."""
     key_prev: Sha256 | None
     """`entry_hash` of the entry before it in that trail."""
-    kind: Text
-    """What was decided, e.g. ``release``, ``taken``, ``denied``, ``boot``."""
-    statement: Sha256 | None
-    """The owner's statement that justifies it."""
-    subject: Sha256 | None
-    """Whom or what it is about, e.g. the digest of a code identity."""
-    detail: Detail | None
     boot: Text
     time: Int
     """The vault's time, which never goes back."""

@@ -1,1 +1,1 @@
-"""A vault's sealed records; compare-and-swap is their law."""
+"""What a vault keeps: sealed records and an append-only log (spec/06)."""
