@@ -161,6 +161,26 @@ def take(
     return policy, tuple(TakenStatement(sent=c.sent) for c in new)
 
 
+def replay(sents: Sequence[UntrustedStatement]) -> KeyPolicy:
+    """Return the policy of a charter that somebody else holds, for a reader without a log.
+
+    Every signature is checked by the owner in force before it; that each was taken in
+    time is **not**: vaults see to that, and a reader believes k of them.
+
+    Raises:
+        ConflictError, ApprovalError, MalformedError, PolicyDeniedError: It is no charter.
+    """
+    policy: KeyPolicy | None = None
+    for sent in sents:
+        _check_place(policy, sent)
+        owner = _owner_before(policy, sent)
+        require(owner, verify_signatures(sent, leaves(owner)).signers)
+        policy = _follow(policy, sent)
+    if policy is None:
+        raise MalformedError("charter is empty")
+    return policy
+
+
 def effective_at(statement: Chained, vault_set: VaultSet) -> int:
     """Return at how many vaults a statement is effective (I12).
 

@@ -1,0 +1,164 @@
+"""Volumes: where an app keeps its data, under what the data key unlocks (spec/08, section 4).
+
+A driver turns a data key into something that a child process can use. The embedded
+driver needs no root and no kernel module: it keeps a header whose MAC covers the key id,
+and hands the child a derived key; the child encrypts. Drivers that mount (LUKS2,
+gocryptfs) fit the same protocol: their ``unlock`` mounts and their ``lock`` unmounts.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from placet.core.encoding import Base64, Int, Record, Sha256, b64, decode, encode, unb64
+from placet.core.limits import KIB
+from placet.errors import PolicyDeniedError, UnavailableError, VerificationError
+
+HEADER = "placet-volume.json"
+HEADER_LIMIT = 4 * KIB
+KEY_SIZE = 32
+
+VolumeState = Literal["empty", "formatted"]
+
+
+class Header(Record, kw_only=True):
+    """What a volume says of itself; nothing in it is believed before its MAC is."""
+
+    schema: Literal[1] = 1
+    driver: Literal["embedded"] = "embedded"
+    key: Sha256
+    generation: Int
+    salt: Base64
+    mac: Base64
+    """HMAC-SHA256 under a key derived from the data key, over the header with no ``mac``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlocked:
+    """What the child of an unlocked volume gets. Keep it short."""
+
+    path: Path
+    secret: bytes = field(repr=False)
+    """Derived from the data key for this volume; never the data key itself."""
+
+
+class VolumeDriver(Protocol):
+    """How one kind of volume is formatted, unlocked and locked."""
+
+    def state(self) -> VolumeState:
+        """Say whether the volume is empty or formatted, without any key.
+
+        Raises:
+            PolicyDeniedError: It holds something and is no volume of this kind.
+        """
+        ...
+
+    def format(self, data_key: bytes | bytearray, *, key: str, generation: int) -> None:
+        """Make an empty volume this key's. Only after the key was committed (I16)."""
+        ...
+
+    def unlock(self, data_key: bytes | bytearray, *, key: str) -> Unlocked:
+        """Open it.
+
+        Raises:
+            VerificationError: It is another key's, or its header was changed.
+        """
+        ...
+
+    def lock(self) -> None:
+        """Undo `unlock`; safe to repeat."""
+        ...
+
+
+class EmbeddedVolume:
+    """A folder whose owner, the child, encrypts what it keeps there.
+
+    Args:
+        path: The folder; made if it is missing.
+        rng: Randomness for the salt.
+    """
+
+    def __init__(self, path: Path, rng: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._path, self._rng = path, rng
+
+    def state(self) -> VolumeState:
+        """Say whether the folder is empty or holds a header."""
+        try:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            names = {entry.name for entry in self._path.iterdir()}
+        except OSError as e:
+            raise UnavailableError(f"volume {self._path} cannot be read: {e.strerror}") from e
+        # What a crash left of `format` before its rename is nobody's data.
+        names.discard(f"{HEADER}.new")
+        if not names:
+            return "empty"
+        if HEADER not in names:
+            raise PolicyDeniedError(
+                f"volume {self._path} holds data and no {HEADER}",
+                "Point --volume at the volume of this key, or at an empty folder.",
+                reason="volume-foreign",
+            )
+        return "formatted"
+
+    def format(self, data_key: bytes | bytearray, *, key: str, generation: int) -> None:
+        """Write the header, durably, in one rename."""
+        if self.state() != "empty":
+            raise PolicyDeniedError(
+                f"volume {self._path} holds data: it is not formatted again",
+                reason="volume-not-empty",
+            )
+        bare = Header(key=key, generation=generation, salt=b64(self._rng(KEY_SIZE)), mac="")
+        header = msgspec.structs.replace(bare, mac=b64(_mac(data_key, bare)))
+        fresh = self._path / f"{HEADER}.new"
+        try:
+            with fresh.open("wb") as file:
+                file.write(encode(header))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(self._path / HEADER)
+            folder = os.open(self._path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as e:
+            raise UnavailableError(f"volume {self._path} cannot be written: {e.strerror}") from e
+
+    def unlock(self, data_key: bytes | bytearray, *, key: str) -> Unlocked:
+        """Check the header and derive the child's key."""
+        try:
+            header = decode((self._path / HEADER).read_bytes(), Header, limit=HEADER_LIMIT)
+        except OSError as e:
+            raise UnavailableError(f"volume {self._path} cannot be read: {e.strerror}") from e
+        if header.key != key:
+            raise VerificationError(f"volume belongs to key {header.key}, not {key}")
+        bare = msgspec.structs.replace(header, mac="")
+        if not hmac.compare_digest(_mac(data_key, bare), unb64(header.mac)):
+            raise VerificationError(
+                "volume's header does not fit the data key: it was changed, or is another's",
+                "Put back the volume that belongs to this key.",
+            )
+        secret = _derive(data_key, unb64(header.salt), b"placet-volume/1\0" + key.encode())
+        return Unlocked(path=self._path, secret=secret)
+
+    def lock(self) -> None:
+        """Nothing is mounted."""
+
+
+def _derive(data_key: bytes | bytearray, salt: bytes, info: bytes) -> bytes:
+    return HKDF(SHA256(), KEY_SIZE, salt=salt, info=info).derive(bytes(data_key))
+
+
+def _mac(data_key: bytes | bytearray, header: Header) -> bytes:
+    mac_key = _derive(data_key, b"", b"placet-volume-header/1\0" + header.key.encode())
+    return hmac.digest(mac_key, encode(header), "sha256")
