@@ -24,12 +24,13 @@ from placet.attest.trust import trust_from_config
 from placet.core.config import VaultConfig
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_EVIDENCE_AGE
+from placet.core.logentry import Draft
 from placet.errors import PlacetError, UnavailableError, VerificationError
 from placet.ratls.certificate import make_certificate
 from placet.ratls.context import make_context, self_test
 from placet.ratls.exchange import ServerExchange
 from placet.ratls.server import serve
-from placet.storage.log import Draft, Log
+from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Batch, Put, Store

@@ -19,6 +19,7 @@ from placet.core.config import VaultSettings
 from placet.core.dsse import Signed, sign_record, vault_id
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_PENDING, MAX_RECORD
+from placet.core.logentry import Draft
 from placet.core.manifest import manifest_digest
 from placet.core.messages import (
     CharterAnswer,
@@ -68,7 +69,7 @@ from placet.policy.charter import Approval, Courier, KeyPolicy, take
 from placet.policy.gate import decide_release
 from placet.policy.pending import check_revoke_pending, check_stage
 from placet.ratls.exchange import Clock, VerifiedPeer
-from placet.storage.log import Draft, Log
+from placet.storage.log import Log
 from placet.storage.store import Put, Store
 from placet.vault import creation
 from placet.vault.keys import Keys, KeyState, record_name
