@@ -52,6 +52,9 @@ MAX_LIFETIME = 30 * 24 * 3600
 MAX_EVIDENCE_AGE = 60
 """Seconds for which evidence on a connection supports a release (R1.8)."""
 
+MAX_RECORD = 8192 * KIB
+"""Bytes of one stored record."""
+
 MAX_LABEL = 200
 """Characters of a human name."""
 
@@ -69,3 +72,9 @@ MAX_LOG_PAGE = 256
 
 MAX_DENIALS = 10
 """Denials of one key that are logged one by one in a minute; the rest is counted (R7.5)."""
+
+MAX_CLIENT_DATA = 2 * KIB
+"""Bytes of a passkey assertion's clientDataJSON."""
+
+MAX_CREDENTIAL_ID = 1023
+"""Bytes of a credential id (WebAuthn Level 3, section 4)."""
