@@ -219,10 +219,10 @@ def _check_expected(
     min_generation: int,
 ) -> None:
     check_manifest(manifest)
-    if manifest.key != key:
-        raise KeyCheckError(f"manifest is for key {manifest.key}, expected {key}")
-    if manifest.k != k:
-        raise KeyCheckError(f"manifest says k = {manifest.k}, the charter {k}")
+    if (manifest.key, manifest.k) != (key, k):
+        raise KeyCheckError(
+            f"manifest is for {manifest.key}, k = {manifest.k}; expected {key}, {k}"
+        )
     if manifest.generation < min_generation:
         raise KeyCheckError(
             f"manifest is of generation {manifest.generation}, expected {min_generation} or later"

@@ -23,14 +23,12 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from placet.core.limits import MAX_SECRET
 
 
-@dataclass(frozen=True, slots=True)
 class Field:
-    """GF(2^degree), one element in each byte.
+    """GF(2^degree), one element in each byte. Never changed once made.
 
     The tables hold logarithms of *public* numbers: places x, and quotients of them.
 
@@ -39,20 +37,15 @@ class Field:
         reduction: x^degree modulo a polynomial of which x + 1 is a primitive root.
     """
 
-    degree: int
-    reduction: int
-    exp: tuple[int, ...] = field(init=False, repr=False)
-    log: Mapping[int, int] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Tabulate the powers of x + 1."""
-        powers, value, size = [], 1, 1 << self.degree
-        for _ in range(size - 1):
+    def __init__(self, degree: int, reduction: int) -> None:
+        self.degree, self.reduction = degree, reduction
+        value, powers = 1, []
+        for _ in range((1 << degree) - 1):
             powers.append(value)
             value ^= value << 1
-            value ^= (value >> self.degree) * (size | self.reduction)
-        object.__setattr__(self, "exp", tuple(powers))
-        object.__setattr__(self, "log", {v: i for i, v in enumerate(powers)})
+            value ^= (value >> degree) * (1 << degree | reduction)
+        self.exp = tuple(powers)
+        self.log = {value: power for power, value in enumerate(powers)}
 
     def weighted_sum(self, terms: Sequence[tuple[int, bytes]]) -> bytes:
         """Return the sum of public constants times secret vectors of one length.
@@ -126,15 +119,9 @@ def split(
     coefficients = [secret, *(draw(rng, len(secret)) for _ in range(k - 1))]
 
     # 2.3 Share x is the value at x.
-    return tuple(
-        over.weighted_sum(
-            [
-                (over.exp[over.log[x] * power % len(over.exp)], c)
-                for power, c in enumerate(coefficients)
-            ]
-        )
-        for x in xs
-    )
+    order = len(over.exp)
+    powers = [[over.exp[over.log[x] * power % order] for power in range(k)] for x in xs]
+    return tuple(over.weighted_sum(list(zip(row, coefficients, strict=True))) for row in powers)
 
 
 def interpolate_unchecked(points: Mapping[int, bytes], *, over: Field = GF256) -> bytes:
@@ -159,9 +146,8 @@ def interpolate_unchecked(points: Mapping[int, bytes], *, over: Field = GF256) -
     _check_length(*lengths)
 
     # 2.5 Lagrange at 0: the weight of x is the product of y / (y - x) over the other places.
-    order = len(over.exp)
-    weights = {x: sum(over.log[y] - over.log[x ^ y] for y in points if y != x) for x in points}
-    return over.weighted_sum([(over.exp[weights[x] % order], points[x]) for x in points])
+    logs = {x: sum(over.log[y] - over.log[x ^ y] for y in points if y != x) for x in points}
+    return over.weighted_sum([(over.exp[logs[x] % len(over.exp)], points[x]) for x in points])
 
 
 def _check_places(xs: Collection[int], over: Field) -> None:
