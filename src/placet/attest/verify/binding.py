@@ -1,0 +1,61 @@
+"""Does genuine evidence belong to this connection? (spec/02, section 6)."""
+
+from __future__ import annotations
+
+import hmac
+
+from placet.core.attestation import (
+    AttestedIdentity,
+    Claims,
+    Context,
+    VerifiedEvidence,
+    report_data,
+)
+from placet.core.profile import TdxMeasurement, rtmr3_of_image
+from placet.errors import BindingError
+
+
+def bind(evidence: VerifiedEvidence, expected: Context) -> AttestedIdentity:
+    """Return the identity behind a connection, if the evidence was made for just that.
+
+    The caller **must** have taken every field of ``expected`` that it can see from its own
+    side: keys, nonces, exporter, role and direction. Whether the code is approved is *not*
+    checked here, nor for SGX its image, config and app: MRENCLAVE stands for them, and a
+    profile names all four together.
+
+    Args:
+        evidence: Made by `verify_evidence`.
+        expected: The context that this connection demands, with the claims that came.
+
+    Raises:
+        BindingError: The evidence is about another context, or its registers contradict
+            the claims. The peer is wrong, or somebody relays.
+    """
+    # 6.1 All 64 bytes, in constant time.
+    if not hmac.compare_digest(report_data(expected), evidence.report_data):
+        raise BindingError(
+            "evidence was made for another connection, key, role, purpose or claim",
+            "Attest again on this very connection.",
+            check="report-data",
+        )
+    claims = Claims(
+        instance=expected.instance,
+        app=expected.app,
+        image=expected.image,
+        config=expected.config,
+        purpose=expected.purpose,
+        keys=expected.keys,
+        boot=expected.boot,
+    )
+    m = evidence.measurement
+    if isinstance(m, TdxMeasurement):
+        # 6.2 What was measured at launch and at start is what is claimed.
+        if claims.config != "sha384:" + m.mr_config_id:
+            raise BindingError(
+                f"config {claims.config} is claimed, {m.mr_config_id} was measured", check="config"
+            )
+        if rtmr3_of_image(claims.image) != m.rtmr3:
+            raise BindingError(
+                f"image {claims.image} is claimed, RTMR3 {m.rtmr3} was measured", check="image"
+            )
+    return AttestedIdentity(evidence=evidence, role=expected.role, claims=claims)
