@@ -116,7 +116,7 @@ def self_test(*, now: int) -> None:
     """Make two handshakes in memory and check what the rest of this room relies on.
 
     Args:
-        now: Unix seconds.
+        now: Unix seconds by this host's clock, since OpenSSL reads that one.
 
     Raises:
         InternalError: This build of OpenSSL negotiates another group, exports unlike

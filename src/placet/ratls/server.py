@@ -170,13 +170,15 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
         socket.socket(fileno=fd) if fd is not None
         else socket.create_server((host, port), family=family)
     ) as listener:  # fmt: skip
+        # asyncio sets this only on sockets that name their protocol; ours do not. Inherited.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.listen(config.backlog)
         if announce is not None:
             announce(listener.getsockname()[1])
         try:
             await server.serve(sockets=[listener])
         finally:
-            for listening in server.servers:
+            for listening in getattr(server, "servers", ()):  # none if it never started
                 listening.close()
             for connection in list(connections):
                 connection.abort()
