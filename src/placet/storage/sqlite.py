@@ -111,7 +111,7 @@ class SqliteStore:
     def nodes(self, index: int) -> bytes:
         """Return the nodes that entry ``index`` completed."""
         rows = self._read("SELECT CAST(nodes AS BLOB) FROM entries WHERE number = ?", index)
-        return bytes(rows[0][0]) if rows else b""
+        return bytes(rows[0][0] or b"") if rows else b""
 
     def commit(self, batch: Batch) -> None:
         """Write all of ``batch``; it is durable on return."""
