@@ -19,7 +19,14 @@ from placet.core.attestation import (
     keys_digest,
 )
 from placet.core.dsse import vault_id
-from placet.core.profile import Profile, TcbRules, TdxMeasurement, VaultMember, VaultSet, rtmr3_of_image
+from placet.core.profile import (
+    Profile,
+    TcbRules,
+    TdxMeasurement,
+    VaultMember,
+    VaultSet,
+    rtmr3_of_image,
+)
 from placet.core.statement import BirthBody, KeySigner, PolicyTable, Threshold, UntrustedStatement
 
 NOW = 1_800_000_000

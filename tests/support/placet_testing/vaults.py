@@ -41,7 +41,9 @@ class Bench:
     clock: TestClock = field(default_factory=TestClock)
 
 
-def open_bench(folder: Path, number: int = 1, *, clock: TestClock | None = None, boots: int = 1) -> Bench:
+def open_bench(
+    folder: Path, number: int = 1, *, clock: TestClock | None = None, boots: int = 1
+) -> Bench:
     """Open test vault ``number`` in a folder; again, for a restart."""
     clock = clock or TestClock()
     identity = VaultIdentity(key=vault_key(number), boot=f"boot-{boots}", boots=boots)

@@ -1,0 +1,89 @@
+"""Vaults behind real sockets in this process: the whole channel, without a launcher."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from placet.attest.trust import TrustAnchor, trust_from_config
+from placet.core.profile import VaultMember, VaultSet
+from placet.ratls.certificate import make_certificate
+from placet.ratls.context import AttestedContext, make_context
+from placet.ratls.exchange import ServerExchange
+from placet.ratls.server import serve
+from placet.storage.log import Log
+from placet.storage.sealed import Seal
+from placet.storage.sqlite import SqliteStore
+from placet.vault.http import VaultApp
+from placet.vault.main import VaultClock, open_vault
+from placet.vault.service import Vault, VaultIdentity
+from placet_testing.tee import Tee, dev_pki, vault_config
+
+
+@dataclass
+class Served:
+    """One vault that answers on a port."""
+
+    identity: VaultIdentity
+    vault: Vault
+    tee: Tee
+    port: int
+    log: Log
+    clock: VaultClock
+
+    @property
+    def member(self) -> VaultMember:
+        """Return its place in a vault set."""
+        return VaultMember(id=self.identity.id, endpoint=f"127.0.0.1:{self.port}", domain=None)
+
+
+def trust() -> tuple[TrustAnchor, ...]:
+    """Return the test run's development root as what to trust."""
+    return trust_from_config((dev_pki().trust_root(),))
+
+
+def client_context() -> AttestedContext:
+    """Return a fresh client certificate and its TLS context."""
+    return make_context(*make_certificate(now=int(time.time()), lifetime=3600), server=False)
+
+
+def vault_set_of(*served: Served, k: int) -> VaultSet:
+    """Return the set of these vaults."""
+    return VaultSet(
+        k=k, vaults=tuple(s.member for s in served), profiles=(served[0].tee.profile(),)
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, number: int = 1, *, port: int = 0) -> AsyncIterator[Served]:
+    """Serve a vault from a folder; entering again with the same folder is a restart."""
+    tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
+    path = folder / f"served{number}.db"
+    store = SqliteStore(path, Seal(tee.sealing_key(), "", os.urandom))
+    vault, identity, config, log, clock = open_vault(tee, store, int(time.time()))
+    exchange = ServerExchange(
+        producer=tee,
+        identity_key=identity.key,
+        trust=trust_from_config(config.trust_roots),
+        clock=clock,
+        rng=os.urandom,
+    )
+    stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
+    context = make_context(*make_certificate(now=clock.now(), lifetime=3600), server=True)
+    running = asyncio.create_task(
+        serve(VaultApp(vault), context, exchange, port=port, announce=bound.set_result, stop=stop)
+    )
+    try:
+        await asyncio.wait({running, bound}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        yield Served(identity, vault, tee, bound.result(), log, clock)
+    finally:
+        stop.set()
+        await running
+        store.close()
