@@ -285,21 +285,29 @@ def test_log_edited_in_the_middle_is_refused_when_it_is_read(filled, edit):
                 log.commit(Draft(kind="release", key=KEY), now=200)
 
 
-def test_proof_of_an_entry_that_was_exchanged_is_refused(filled):
-    """A genuine entry of an earlier life of this log, at the same number."""
-    copy = filled.path.with_name("fork.db")
-    with filled.hand() as db, closing(sqlite3.connect(copy)) as fork:
+@pytest.mark.req("I11")
+@pytest.mark.parametrize("with_end", [False, True], ids=["entry", "entry and end of its trail"])
+@pytest.mark.parametrize("after", [0, 1], ids=["last", "last but one"])
+def test_entry_of_another_life_of_this_log_is_refused(filled, with_end, after):
+    """A host ran a copy of the vault for a while: its seals are genuine, its tree is not."""
+    other_life = filled.path.with_name("fork.db")
+    with filled.hand() as db, closing(sqlite3.connect(other_life)) as fork:
         db.backup(fork)
     with filled.log() as log:
-        log.commit(Draft(kind="release", key=KEY), Draft(kind="boot"), now=200)
-    genuine, filled.path = filled.path, copy
+        log.commit(*[Draft(kind="release", key=KEY)] * (1 + after), Draft(kind="x"), now=200)
+    genuine, filled.path = filled.path, other_life
     with filled.log() as log:
         log.commit(Draft(kind="denied", key=KEY), now=200)
     with filled.hand() as db:
         ((sealed,),) = db.execute("SELECT sealed FROM entries WHERE number = 9")
+        ends = db.execute("SELECT sealed, tag, version FROM records WHERE kind = 'trail'")
+        ends = ends.fetchall()
     filled.path = genuine
     with filled.hand() as db:
         db.execute("UPDATE entries SET sealed = ? WHERE number = 9", (sealed,))
+        if with_end:
+            sql = "UPDATE records SET sealed = ? WHERE tag = ? AND version = ?"
+            db.executemany(sql, ends)
     with filled.log() as log:
         assert log.entries(9, 10)[0].entry.kind == "denied"  # it is genuine, by its seal
         for read in (lambda: log.proof(9), log.verify, lambda: log.of_key(KEY)):
