@@ -1,0 +1,319 @@
+"""The gate's table: who gets a share, and every way to be refused (spec/03, section 5).
+
+Each row starts from the same story: the owner's key is born with version 1, version 2 is
+promoted, version 1 retired, the floor is at 2; then one thing is different.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import pytest
+from placet_testing.charters import (
+    ANCHOR,
+    FAMILY,
+    NOW,
+    UP_TO_DATE,
+    birth_body,
+    composer,
+    identity,
+    profile,
+    signed,
+    with_claims,
+)
+
+from placet.client.signing import promote_body
+from placet.core.attestation import AttestedIdentity, TcbState, keys_digest
+from placet.core.profile import Profile, SgxMeasurement, TcbRules, TdxMeasurement, code_id
+from placet.errors import (
+    BindingError,
+    EvidenceStaleError,
+    NotApprovedError,
+    PlacetError,
+    RoleDeniedError,
+    TcbError,
+)
+from placet.policy.charter import Approval, KeyPolicy, replay
+from placet.policy.gate import decide_release
+
+V1, V2, V3 = profile(1), profile(2, security_version=2), profile(3, security_version=3)
+OTHER_KEY = "sha256:" + "0f" * 32
+
+
+def story(approved: Profile = V2) -> KeyPolicy:
+    """Return the policy after birth, promote of ``approved`` and retire of version 1."""
+    birth = signed(composer().birth(birth_body()))
+    policy = replay([birth])
+    body = msgspec.structs.replace(promote_body(policy, approved), security_version_floor=2)
+    promote = signed(composer().promote(policy, body))
+    retire = signed(composer().retire(replay([birth, promote]), code_id(V1), "old"))
+    return replay([birth, promote, retire])
+
+
+POLICY = story()
+KEY = POLICY.key
+GOOD = TcbState(status="UpToDate", advisories=(), evaluation=20, date=NOW)
+
+
+def shows(**changes: object) -> AttestedIdentity:
+    """Return version 2's identity with other registers."""
+    who = identity(V2, (KEY,))
+    measurement = msgspec.structs.replace(who.evidence.measurement, **changes)
+    return replace(who, evidence=replace(who.evidence, measurement=measurement))
+
+
+def tcb(**changes: object) -> AttestedIdentity:
+    """Return version 2's identity on another platform."""
+    return identity(V2, (KEY,), tcb=msgspec.structs.replace(GOOD, **changes))
+
+
+def rules(**changes: object) -> KeyPolicy:
+    """Return the policy with version 2 approved under other TCB rules."""
+    return story(msgspec.structs.replace(V2, tcb=msgspec.structs.replace(UP_TO_DATE, **changes)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What differs from the story, and the refusal that is expected."""
+
+    expect: type[PlacetError] | None = None
+    check: str | None = None
+    who: AttestedIdentity = field(default_factory=lambda: identity(V2, (KEY,)))
+    policy: KeyPolicy = POLICY
+    keys: tuple[str, ...] = (KEY,)
+    purpose: str = "release"
+    age: float = 60.0
+    now: int = NOW
+
+
+def until(moment: int) -> KeyPolicy:
+    """Return the policy with an end to version 2's approval."""
+    first, *rest = POLICY.approvals
+    return replace(POLICY, approvals=(replace(first, until=moment), *rest))
+
+
+def advisories(*names: str) -> AttestedIdentity:
+    """Return version 2's identity on a platform under these advisories."""
+    return tcb(advisories=names)
+
+
+def sgx_policy(**wanted: object) -> KeyPolicy:
+    """Return the policy with an SGX profile approved besides."""
+    approved = sgx_profile(**wanted)
+    more = Approval(profile=approved, code=code_id(approved), statement=POLICY.head, until=None)
+    return replace(POLICY, approvals=(*POLICY.approvals, more))
+
+
+def sgx_profile(**wanted: object) -> Profile:
+    """Return an SGX profile, narrowed by what is given."""
+    bare = SgxMeasurement(mrenclave="e1" * 32, mrsigner=None, isv_prod_id=None, isv_svn=None)
+    return msgspec.structs.replace(V2, measurement=msgspec.structs.replace(bare, **wanted))
+
+
+SGX = identity(sgx_profile(mrsigner="51" * 32, isv_prod_id=7, isv_svn=3), (KEY,))
+
+CASES = {
+    "approved code on a good platform": Case(),
+    "the last second before its end": Case(policy=until(NOW + 1)),
+    "one key among several it attested for": Case(
+        keys=(KEY, OTHER_KEY), who=identity(V2, (KEY, OTHER_KEY))
+    ),
+    "an advisory that is not denied": Case(who=advisories("INTEL-SA-1")),
+    "a listed machine": Case(
+        policy=rules(hardware_ids=("m1",)), who=identity(V2, (KEY,), hardware_id="m1")
+    ),
+    "sgx: nothing narrowed": Case(policy=sgx_policy(), who=SGX),
+    "sgx: narrowed, and fits": Case(
+        policy=sgx_policy(mrsigner="51" * 32, isv_prod_id=7, isv_svn=3), who=SGX
+    ),
+    # --- code ---------------------------------------------------------------------------
+    "fail: code that nobody approved": Case(expect=NotApprovedError, who=identity(V3, (KEY,))),
+    "fail: retired code": Case(expect=NotApprovedError, who=identity(V1, (KEY,))),
+    "fail: the very second of its end": Case(expect=NotApprovedError, policy=until(NOW)),
+    "fail: approved, and below a floor that rose": Case(
+        expect=NotApprovedError, policy=replace(POLICY, floor=3)
+    ),
+    "fail: nothing is approved": Case(
+        expect=NotApprovedError, policy=replace(POLICY, approvals=())
+    ),
+    "fail: another runtime under an approved image": Case(
+        expect=NotApprovedError, who=shows(mrtd="00" * 48)
+    ),
+    "fail: another image under an approved name": Case(
+        expect=NotApprovedError, who=shows(rtmr3="00" * 48)
+    ),
+    "fail: image claimed, register of another": Case(
+        expect=NotApprovedError, who=with_claims(identity(V3, (KEY,)), image=V2.image)
+    ),
+    "fail: another config": Case(
+        expect=NotApprovedError,
+        who=with_claims(identity(V2, (KEY,)), config="sha384:" + "00" * 48),
+    ),
+    "fail: another config register": Case(
+        expect=NotApprovedError, who=shows(mr_config_id="00" * 48)
+    ),
+    "fail: another firmware": Case(expect=NotApprovedError, who=shows(rtmr0="01" * 48)),
+    "fail: another kernel": Case(expect=NotApprovedError, who=shows(rtmr1="01" * 48)),
+    "fail: another initrd": Case(expect=NotApprovedError, who=shows(rtmr2="01" * 48)),
+    "fail: other attributes": Case(expect=NotApprovedError, who=shows(td_attributes="01" * 8)),
+    "fail: other extended features": Case(expect=NotApprovedError, who=shows(xfam="01" * 8)),
+    "fail: another app's name": Case(
+        expect=NotApprovedError, who=with_claims(identity(V2, (KEY,)), app="mail")
+    ),
+    "fail: the same digits in capitals": Case(
+        expect=NotApprovedError, who=with_claims(identity(V2, (KEY,)), image=V2.image.upper())
+    ),
+    "fail: sgx: another enclave": Case(
+        expect=NotApprovedError,
+        policy=sgx_policy(mrenclave="e2" * 32),
+        who=SGX,
+    ),
+    # --- binding ------------------------------------------------------------------------
+    "fail: a vault asks": Case(
+        expect=RoleDeniedError, who=replace(identity(V2, (KEY,)), role="vault")
+    ),
+    "fail: a resharer asks": Case(
+        expect=RoleDeniedError, who=replace(identity(V2, (KEY,)), role="resharer")
+    ),
+    "fail: evidence made to create": Case(
+        expect=BindingError, who=identity(V2, (KEY,), purpose="create")
+    ),
+    "fail: creation by evidence made to release": Case(expect=BindingError, purpose="create"),
+    "fail: evidence for another key": Case(
+        expect=BindingError, keys=(OTHER_KEY,), who=identity(V2, (OTHER_KEY,))
+    ),
+    "fail: keys listed that the evidence does not name": Case(
+        expect=BindingError, keys=(KEY, OTHER_KEY)
+    ),
+    "fail: no keys": Case(expect=BindingError, keys=()),
+    "fail: evidence a moment too old": Case(expect=EvidenceStaleError, age=60.1),
+    # --- platform -----------------------------------------------------------------------
+    "fail: another root": Case(
+        expect=TcbError,
+        check="anchor",
+        who=identity(V2, (KEY,), anchor="software:" + "cd" * 32),
+    ),
+    "fail: intel's root where software was named": Case(
+        expect=TcbError, check="anchor", who=identity(V2, (KEY,), anchor="intel")
+    ),
+    "fail: status out of date": Case(
+        expect=TcbError, check="tcb-status", who=tcb(status="OutOfDate")
+    ),
+    "fail: status revoked": Case(expect=TcbError, check="tcb-status", who=tcb(status="Revoked")),
+    "fail: status empty": Case(expect=TcbError, check="tcb-status", who=tcb(status="")),
+    "fail: an old evaluation": Case(
+        expect=TcbError, check="tcb-evaluation", policy=rules(min_evaluation=21)
+    ),
+    "fail: a denied advisory": Case(
+        expect=TcbError,
+        check="advisory-denied",
+        policy=rules(denied_advisories=("INTEL-SA-1",)),
+        who=advisories("INTEL-SA-0", "INTEL-SA-1"),
+    ),
+    "fail: an advisory that is not allowed": Case(
+        expect=TcbError,
+        check="advisory-not-allowed",
+        policy=rules(allowed_advisories=("INTEL-SA-0",)),
+        who=advisories("INTEL-SA-0", "INTEL-SA-1"),
+    ),
+    "fail: a denied family": Case(
+        expect=TcbError, check="family", policy=rules(denied_families=(FAMILY,))
+    ),
+    "fail: a machine that is not listed": Case(
+        expect=TcbError,
+        check="hardware-id",
+        policy=rules(hardware_ids=("m1",)),
+        who=identity(V2, (KEY,), hardware_id="m2"),
+    ),
+    "fail: a machine without a name": Case(
+        expect=TcbError, check="hardware-id", policy=rules(hardware_ids=("m1",))
+    ),
+    "fail: sgx: another signer": Case(
+        expect=TcbError, check="mrsigner", policy=sgx_policy(mrsigner="52" * 32), who=SGX
+    ),
+    "fail: sgx: another product": Case(
+        expect=TcbError, check="isv-prod-id", policy=sgx_policy(isv_prod_id=8), who=SGX
+    ),
+    "fail: sgx: an old svn": Case(
+        expect=TcbError, check="isv-svn", policy=sgx_policy(isv_svn=4), who=SGX
+    ),
+}
+
+
+@pytest.mark.req("I1")
+@pytest.mark.req("I9")
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_decide_release(case: Case) -> None:
+    """Each row is a release, or the refusal that is named."""
+
+    def decide() -> Approval:
+        return decide_release(
+            case.policy,
+            case.who,
+            purpose=case.purpose,  # type: ignore[arg-type]
+            keys=case.keys,
+            age=case.age,
+            max_age=60.0,
+            now=case.now,
+        )
+
+    if case.expect is None:
+        assert decide().code == code_id(decide().profile)
+        return
+    with pytest.raises(case.expect) as refused:
+        decide()
+    assert type(refused.value) is case.expect
+    if case.check is not None:
+        assert refused.value.members["check"] == case.check
+
+
+@pytest.mark.req("I1")
+def test_a_refusal_names_the_code_and_what_to_type() -> None:
+    """Whoever is refused learns which code it was and what the owner can do."""
+    with pytest.raises(NotApprovedError) as refused:
+        decide_release(
+            POLICY, identity(V3, (KEY,)), purpose="release", keys=(KEY,), age=0, max_age=60, now=NOW
+        )
+    assert refused.value.members["code"] == code_id(V3)
+    assert f"placet review {KEY} {code_id(V3)}" in refused.value.hint
+
+
+REGISTERS = [f.name for f in msgspec.structs.fields(TdxMeasurement)]
+
+
+@pytest.mark.req("I1")
+@pytest.mark.parametrize("register", REGISTERS)
+def test_every_register_is_part_of_the_code(register: str) -> None:
+    """No field that measures code is a wildcard: one flipped bit is other code."""
+    was = getattr(V2.measurement, register)
+    flipped = f"{int(was[0], 16) ^ 1:x}{was[1:]}"
+    with pytest.raises(NotApprovedError):
+        decide_release(
+            POLICY,
+            shows(**{register: flipped}),
+            purpose="release",
+            keys=(KEY,),
+            age=0,
+            max_age=60,
+            now=NOW,
+        )
+
+
+def test_the_digest_of_keys_is_of_the_sorted_list() -> None:
+    """The order in which keys are listed does not matter, which they are does."""
+    assert keys_digest((KEY, OTHER_KEY)) == keys_digest((OTHER_KEY, KEY))
+    assert keys_digest((KEY,)) != keys_digest((OTHER_KEY,))
+
+
+def test_tcb_rules_of_the_table_are_the_whole_record() -> None:
+    """A rule that is added to profiles needs its row here."""
+    assert {f.name for f in msgspec.structs.fields(TcbRules)} == {
+        "statuses",
+        "allowed_advisories",
+        "denied_advisories",
+        "denied_families",
+        "hardware_ids",
+        "min_evaluation",
+    }
+    assert ANCHOR in V2.anchor
