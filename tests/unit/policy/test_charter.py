@@ -195,7 +195,7 @@ CASES = {
         NOW,
     ),
     "on a head of the right version that is another": (
-        ConflictError, P2, 
+        ConflictError, P2,
         lambda: couriers(promote(replace(P2, chain=(P2.key, P2.key)), body(profile=V3))),
         NOW,
     ),
@@ -363,7 +363,7 @@ CASES = {
         NOW,
     ),
     "a birth below its own floor": (
-        
+
         PolicyDeniedError,
         None,
         lambda: couriers(signed(composer().birth(birth_body(floor=2)))),

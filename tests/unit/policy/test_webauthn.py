@@ -12,13 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
-from webauthn import verify_authentication_response
-
-from placet.core.encoding import b64, unb64
-from placet.core.limits import MAX_CLIENT_DATA
-from placet.core.statement import PasskeySignature, PasskeySigner
-from placet.errors import ApprovalError, MalformedError, TooLargeError
-from placet.policy.webauthn import parse_cose_key, verify_assertion
 from placet_testing.passkey import (
     AT,
     BE,
@@ -32,6 +25,13 @@ from placet_testing.passkey import (
     authenticator_data,
     client_data,
 )
+from webauthn import verify_authentication_response
+
+from placet.core.encoding import b64, unb64
+from placet.core.limits import MAX_CLIENT_DATA
+from placet.core.statement import PasskeySignature, PasskeySigner
+from placet.errors import ApprovalError, MalformedError, TooLargeError
+from placet.policy.webauthn import parse_cose_key, verify_assertion
 
 CHALLENGE = bytes(range(32))
 OTHER = bytes(reversed(range(32)))
