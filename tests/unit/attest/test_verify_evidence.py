@@ -205,6 +205,26 @@ def expired_pck(lab):
     return lab.evidence("sgx", quote=lab.quote("sgx", pki=replace(lab.pki, pck=pck)))
 
 
+def one_crl_from_the_future(name):
+    """Return an attack by collateral whose one CRL has not begun."""
+
+    def attack(lab):
+        future = json.loads(lab.collateral("sgx", lab.flaws(crl_issued=NOW + 60)))
+        return lab.evidence("sgx", collateral=lab.members("sgx", **{name: future[name]}))
+
+    return attack
+
+
+def after_the_chain(text):
+    """Return an attack by a genuine chain with something behind it."""
+
+    def attack(lab):
+        pem = lab.pki.pck.pem + lab.pki.ca.pem + lab.pki.root.pem + text
+        return lab.evidence("sgx", quote=lab.quote("sgx", lab.form(chain=pem)))
+
+    return attack
+
+
 def swapped_sections(lab):
     """Put the signature section of one quote under another one's body."""
     other = lab.quote("tdx", mrtd="ab" * 48)
@@ -245,6 +265,11 @@ ATTACKS = {
     "chain of four": (chain("pck", "ca", "root", "root"), "chain"),
     "no chain": (form("tdx", chain=""), "chain"),
     "junk between certificates": (form("sgx", chain="-----BEGIN CERTIFICATE-----\n?"), "chain"),
+    "junk after the chain": (after_the_chain("junk"), "chain"),
+    "certificate with base64 after its padding": (
+        form("sgx", chain="-----BEGIN CERTIFICATE-----\nQQ==QQ==\n-----END CERTIFICATE-----\n" * 3),
+        "chain",
+    ),
     "certificate that is no base64": (
         form("sgx", chain="-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n" * 3),
         "chain",
@@ -326,7 +351,8 @@ ATTACKS = {
     "TCB info expired": (flaws("sgx", ends=NOW - 1), "quote"),
     "TCB info from the future": (flaws("sgx", issued=NOW + 60), "quote"),
     "CRLs expired": (flaws("tdx", crl_ends=NOW - 1), "quote"),
-    "CRLs from the future": (flaws("tdx", crl_issued=NOW + 60), "crl-not-yet-valid"),
+    "root CRL from the future": (one_crl_from_the_future("root_ca_crl"), "crl-not-yet-valid"),
+    "PCK CRL from the future": (one_crl_from_the_future("pck_crl"), "crl-not-yet-valid"),
     "collateral of SGX for TDX": (
         lambda lab: lab.evidence("tdx", collateral=lab.collateral("sgx")),
         "quote",
