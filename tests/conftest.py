@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import placet  # noqa: F401 - before anything imports cryptography: it configures OpenSSL
+
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = tomllib.loads((ROOT / "spec" / "requirements.toml").read_text())
 EXCUSE = "../shared"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Generic, NamedTuple, cast
 
@@ -192,7 +193,7 @@ class ConnectionPool(Generic[T]):
         size: int = 4,
         max_age: float,
         timeout: float = 10.0,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address, self._make, self._attest = (host, port), make, attest
         self._max_age, self._timeout, self._clock = max_age, timeout, clock

@@ -120,7 +120,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
         self._writable = asyncio.Event()
         self._writable.set()
         self._outgoing: list[bytes] = []
-        self._outgoing_bytes = self._incoming_bytes = 0
+        self._outgoing_bytes = self._incoming_bytes = self._answered = 0
         self._closing = self._paused = False
         self._why: Exception | None = None
 
@@ -265,16 +265,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
         """Return exactly ``count`` bytes and leave the rest in TLS; for `FrameChannel`."""
         data = bytearray()
         while len(data) < count:
-            try:
-                data += self._tls.recv(min(count - len(data), _RECORD))
-            except SSL.WantReadError:
+            if piece := self._decrypt(min(count - len(data), _RECORD)):
+                data += piece
+            elif piece is None:
+                raise UnavailableError("peer closed the connection: it refused us")
+            else:
                 self._arrived = self._loop.create_future()
                 self._tcp.resume_reading()
                 await self._arrived
-            except SSL.ZeroReturnError as e:
-                raise UnavailableError("peer closed the connection: it refused us") from e
-            except SSL.Error as e:
-                raise UnavailableError(f"peer broke off: {_reason(e)}") from e
         return bytes(data)
 
     def _fail(self, why: Exception) -> None:
@@ -302,19 +300,34 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
         app = self._app
         while app is not None and not self._paused and not self._closing:
             try:
-                data = self._tls.recv(_RECORD)
-            except SSL.WantReadError:
-                break
-            except SSL.ZeroReturnError:
+                data = self._decrypt(_RECORD)
+            except PlacetError as e:
+                self._fail(e)
+                return
+            if data is None:
                 app.eof_received()
                 self.close()
+            elif data:
+                app.data_received(data)
+                app = self._app
+            else:
                 return
-            except SSL.Error as e:
-                self._flush()
-                self._fail(UnavailableError(f"peer broke off: {_reason(e)}"))
-                return
-            app.data_received(data)
-            app = self._app
+
+    def _decrypt(self, most: int) -> bytes | None:
+        """Return plaintext of one record, nothing while there is none, None at the end."""
+        try:
+            return self._tls.recv(most)
+        except SSL.ZeroReturnError:
+            return None
+        except SSL.WantReadError:
+            # What TLS answers by itself are key updates, and nobody needs thousands.
+            self._answered += self._flush()
+            if self._answered > _COALESCE:
+                raise UnavailableError("peer floods us with key updates") from None
+            return b""
+        except SSL.Error as e:
+            self._flush()  # the alert
+            raise UnavailableError(f"peer broke off: {_reason(e)}") from e
 
     def _encrypt(self, data: bytes) -> None:
         # One SSL_write takes at most one record (TLS.md, pitfall 10): sendall loops.
@@ -325,10 +338,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
         else:
             self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self) -> int:
+        sent = 0
         with contextlib.suppress(SSL.WantReadError):
             while True:
-                self._tcp.write(self._tls.bio_read(_COALESCE))
+                data = self._tls.bio_read(_COALESCE)
+                self._tcp.write(data)
+                sent += len(data)
+        return sent
 
     def _flush_outgoing(self) -> None:
         data, self._outgoing, self._outgoing_bytes = b"".join(self._outgoing), [], 0

@@ -123,6 +123,12 @@ def off_curve(raw):
     return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
 
 
+def sequence(body):
+    """Return the DER of a sequence of 128 to 65535 bytes."""
+    size = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
+    return b"\x30" + bytes([0x80 | len(size)]) + size + body
+
+
 def compressed(ends):
     """Return a certificate whose key is the same point in its short form."""
     long = ends.p256.public_key().public_bytes(
@@ -134,11 +140,10 @@ def compressed(ends):
     short = b"\x30\x39" + long[2:23] + b"\x03\x22\0" + point
     tbs = ends.certificate(ends.p256).tbs_certificate_bytes
     tbs = tbs[tbs.index(b"\xa0\x03\x02\x01\x02") :].replace(long, short)
-    tbs = b"\x30\x81" + bytes([len(tbs)]) + tbs
+    tbs = sequence(tbs)
     algorithm = bytes.fromhex("300a06082a8648ce3d040302")
     signature = ends.p256.sign(tbs, ec.ECDSA(hashes.SHA256()))
-    body = tbs + algorithm + b"\x03" + bytes([len(signature) + 1]) + b"\0" + signature
-    made = b"\x30\x82" + len(body).to_bytes(2, "big") + body
+    made = sequence(tbs + algorithm + b"\x03" + bytes([len(signature) + 1, 0]) + signature)
     again = x509.load_der_x509_certificate(made)
     again.verify_directly_issued_by(again)  # the shape is all that is wrong with it
     return made

@@ -196,31 +196,6 @@ async def test_the_checks_after_the_handshake_stand_alone(
 
 
 @pytest.mark.req("R1.4")
-async def test_a_session_that_did_resume_is_closed(ends, listening, raw, monkeypatch):
-    """A server whose OpenSSL hands out tickets after all still serves no resumed session."""
-    with monkeypatch.context() as lax:
-        lax.setattr(SSL, "OP_NO_TICKET", 0)
-        lax.setattr(SSL, "SESS_CACHE_OFF", SSL.SESS_CACHE_SERVER)
-        context = make_context(*ends.server_id, server=True)
-        context.set_session_id(b"lax")
-    seen = await listening(context=context)
-    ours = ends.raw_context(*ends.client_id)
-    first = await raw(seen.port, ours)
-    await first.handshake()
-    first.send(ends.frame(b"hello"))
-    await first.receive()
-    await ends.settle(lambda: seen.apps)
-
-    second = await raw(seen.port, ours, first.conn.get_session())
-    await second.handshake()
-    assert SSL._lib.SSL_session_reused(second.conn._ssl) == 1  # the attack works against TLS
-    second.send(b"GET / HTTP/1.1\r\n\r\n")
-    with pytest.raises(SSL.ZeroReturnError):
-        await second.receive()
-    assert (len(seen.attests), len(seen.apps)) == (1, 1)
-
-
-@pytest.mark.req("R1.4")
 async def test_early_data_never_reaches_anyone(ends, listening, raw):
     """The session allows none, OpenSSL's client sends none, and bytes put there by hand fail."""
     seen = await listening()
