@@ -15,29 +15,18 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 
-from placet.core.config import TrustRoot
+from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.encoding import Int, Record
-from placet.core.profile import Profile, VaultMember, VaultSet
 from placet.errors import ConflictError, NotFoundError
 from placet_dev.tee.bundle import profile_of, read_bundle
 from placet_dev.tee.control import Launcher, spawn_launcher
 from placet_dev.vaults import HOST, UP_TO_DATE, VaultProcess, vault_bundle
 
 SECURITY_VERSION = 1
-
-
-class VaultList(Record):
-    """``vaults.json``: a vault set for new keys, and the roots of its evidence."""
-
-    schema: Literal[1]
-    k: Int
-    vaults: tuple[VaultMember, ...]
-    profiles: tuple[Profile, ...]
-    trust_roots: tuple[TrustRoot, ...]
 
 
 class Remembered(Record):
@@ -141,7 +130,7 @@ class LocalConstellation:
         """Return the folder of the vaults' bundle."""
         return self.state / "bundles" / "vault"
 
-    def listed(self) -> VaultList:
+    def listed(self) -> VaultsFile:
         """Return what ``vaults.json`` says."""
         root = self.launcher.trust().root
         profile = profile_of(
@@ -151,14 +140,7 @@ class LocalConstellation:
             tcb=UP_TO_DATE,
         )
         members = tuple(v.member for v in self.vaults)
-        return VaultList(
-            schema=1, k=self.k, vaults=members, profiles=(profile,), trust_roots=(root,)
-        )
-
-    def vault_set(self) -> VaultSet:
-        """Return the vault set of a new key."""
-        listed = self.listed()
-        return VaultSet(k=listed.k, vaults=listed.vaults, profiles=listed.profiles)
+        return VaultsFile(k=self.k, vaults=members, profiles=(profile,), trust_roots=(root,))
 
     def kill(self, *numbers: int) -> None:
         """Send vaults (counted from 1) SIGKILL, and wait until they are gone."""
@@ -188,9 +170,7 @@ class LocalConstellation:
         said(f"{len(self.vaults)} vaults")
         self._each(self.vaults)
         self._remember()
-        # Indented: people read it. Its reader parses it as JSON and not as canonical bytes.
-        text = msgspec.json.format(msgspec.json.encode(self.listed()), indent=2)
-        self.file.write_bytes(text + b"\n")
+        write_vaults(self.file, self.listed())
 
     def _each(self, vaults: Sequence[VaultProcess]) -> None:
         """Start vaults side by side: each start copies and hashes a bundle."""

@@ -23,6 +23,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -106,7 +107,10 @@ class Api:
             ("POST", "/v1/stage", self.stage),
             ("POST", "/v1/relay", self.relay),
         ]
-        return Starlette(routes=[Route(p, _guarded(h), methods=[m]) for m, p, h in table])
+        return Starlette(
+            routes=[Route(p, _guarded(h), methods=[m]) for m, p, h in table],
+            exception_handlers={HTTPException: _unknown},
+        )
 
     async def list(self, _: Request) -> Response:
         """Return all workloads."""
@@ -202,6 +206,11 @@ def _guarded(handler: Handler) -> Handler:
         return Response(msgspec.json.encode(problem.problem()), problem.status, media_type=PROBLEM)
 
     return guarded
+
+
+async def _unknown(request: Request, _: Exception) -> Response:
+    problem = NotFoundError(f"there is no {request.method} {request.url.path[:200]} here")
+    return Response(msgspec.json.encode(problem.problem()), problem.status, media_type=PROBLEM)
 
 
 def _check_host(request: Request) -> None:
