@@ -1,0 +1,185 @@
+"""From a measured process to an unlocked volume (spec/08, section 3).
+
+Nothing that the platform passes is believed: the charter's first statement must hash to
+the key id and name the owner and label of the measured config; the vaults come from it;
+the volume's header must fit the key. A denial is never taken for absence (I9).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from placet.agent.volume import Unlocked, VolumeDriver
+from placet.attest.produce import Producer
+from placet.attest.trust import TrustAnchor, trust_from_config
+from placet.client.charters import open_birth
+from placet.client.constellation import Constellation
+from placet.client.creation import create_key
+from placet.client.vault_client import Connector, renewed_contexts
+from placet.core.attestation import Purpose
+from placet.core.config import Opens, WorkloadConfig
+from placet.core.encoding import decode
+from placet.core.limits import MAX_BODY
+from placet.core.messages import TakeRequest
+from placet.errors import (
+    MalformedError,
+    NotApprovedError,
+    PlacetError,
+    PolicyDeniedError,
+    QuorumError,
+    ShareMissingError,
+    UnavailableError,
+)
+from placet.policy.charter import KeyPolicy
+from placet.ratls.exchange import Clock, WorkloadProver
+from placet.sharing.key import wipe
+
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """One start of a workload.
+
+    Args:
+        producer: Where its evidence comes from.
+        clock: For certificates and collateral.
+        rng: Cryptographically secure.
+        instance: Random name of this start.
+        tell: Gets lines for a person; never a secret.
+    """
+
+    producer: Producer
+    clock: Clock
+    rng: Callable[[int], bytes]
+    instance: str
+    tell: Tell
+
+    async def unlock(self, key: str, charter: Path, volume: VolumeDriver) -> Unlocked:
+        """Gather or create the data key, check it, and open the volume with it.
+
+        Args:
+            key: The key id, as the platform says.
+            charter: File with the key's statements, oldest first (`TakeRequest`).
+            volume: Where the data lie; formatted only when it is empty and the key is
+                committed at all vaults.
+
+        Raises:
+            NotApprovedError: The owner has not let this code in (yet).
+            QuorumError: Too few vaults; it names them.
+            PolicyDeniedError, VerificationError, MalformedError: Something that was passed
+                is not what the measured config allows.
+        """
+        # 3.1 What was measured says whose keys may be opened, and whose word counts.
+        config = self.producer.describe().measured_config
+        if not isinstance(config, WorkloadConfig):
+            raise PolicyDeniedError("this TEE was started as a vault, not as a workload")
+        trust = trust_from_config(config.trust_roots)
+        # 3.2 The key is that owner's: its id is the digest of what the owner signed.
+        policy = open_birth(key, _first(charter).chain[0].signed)
+        _check_opens(config.opens, policy)
+        # 3.3 Before any vault is asked: is the volume one that could be this key's?
+        state = volume.state()
+        # 3.4 Gather; only if all vaults say that there is no key yet, create.
+        data_key, generation = await self._data_key(key, policy, trust, empty=state == "empty")
+        try:
+            # 3.5 Format after the commit only, and never what holds anything.
+            if state == "empty":
+                self.tell("volume is empty: formatting it for this key")
+                volume.format(data_key, key=key, generation=generation)
+            return volume.unlock(data_key, key=key)
+        finally:
+            wipe(data_key)
+
+    async def _data_key(
+        self, key: str, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], *, empty: bool
+    ) -> tuple[bytearray, int]:
+        release = self._connect(policy, trust, "release")
+        try:
+            return await self._gather(key, release)
+        except ShareMissingError as e:
+            if not empty:
+                raise PolicyDeniedError(
+                    "the vaults have no share of this key, and the volume holds data",
+                    "Nothing is created for it. Ask the operators what became of the shares.",
+                    reason="state-lost",
+                ) from e
+        finally:
+            release.close()
+        self.tell(f"no key yet: creating it with all {policy.vault_set.n} vaults")
+        create = self._connect(policy, trust, "create")
+        try:
+            made = await create_key(policy, create.vaults, rng=self.rng)
+        finally:
+            create.close()
+        self.tell(f"key created and committed at {len(made.committed)} vaults")
+        return made.key, made.manifest.generation
+
+    async def _gather(self, key: str, vaults: Constellation) -> tuple[bytearray, int]:
+        try:
+            gathered = await vaults.gather(key)
+        except (NotApprovedError, QuorumError):
+            # Vaults that were away may not have heard of an approval: bring it to them.
+            if not await _caught_up(key, vaults):
+                raise
+            gathered = await vaults.gather(key)
+        recovered, shares = gathered.recovered, len(gathered.heads)
+        self.tell(f"{shares} of {vaults.vault_set.n} vaults released, key checked")
+        for vault, reason in recovered.cheaters:
+            self.tell(f"vault {vault} sent a wrong share: {reason}")
+        if gathered.lagging:
+            await _caught_up(key, vaults)
+        return recovered.key, recovered.manifest.generation
+
+    def _connect(
+        self, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], purpose: Purpose
+    ) -> Constellation:
+        prover = WorkloadProver(
+            producer=self.producer, instance=self.instance, purpose=purpose, keys=(policy.key,)
+        )
+        connector = Connector(
+            prover=prover, clock=self.clock, rng=self.rng, contexts=renewed_contexts(self.clock)
+        )
+        return Constellation.connect(policy.vault_set, connector, trust=trust)
+
+
+async def _caught_up(key: str, vaults: Constellation) -> bool:
+    """Carry statements to vaults that lack them; say whether any took some."""
+    with contextlib.suppress(PlacetError):
+        _, outcomes = await vaults.courier(key)
+        return any(outcomes.values.values())
+    return False
+
+
+def _first(charter: Path) -> TakeRequest:
+    try:
+        with charter.open("rb") as file:
+            raw = file.read(MAX_BODY + 1)
+    except OSError as e:
+        raise UnavailableError(
+            f"charter {charter} cannot be read: {e.strerror}",
+            "The platform passes it with --charter; any copy of the key's statements will do.",
+        ) from e
+    try:
+        return decode(raw, TakeRequest)
+    except MalformedError as e:
+        raise MalformedError(f"{charter} is no charter: {e.detail}", e.hint) from e
+
+
+def _check_opens(opens: Opens, policy: KeyPolicy) -> None:
+    if policy.birth_owner != opens.owner:
+        raise PolicyDeniedError(
+            f"key was born under owner {policy.birth_owner}, "
+            f"this code opens keys of owner {opens.owner} only",
+            "Pass the key that the measured config was built for.",
+            reason="owner",
+        )
+    exact, prefix = opens.label, opens.label_prefix
+    if not (policy.label == exact or (prefix and policy.label.startswith(prefix))):
+        raise PolicyDeniedError(
+            f"key has the label {policy.label!r}, this code opens {exact or prefix!r} only",
+            reason="label",
+        )
