@@ -174,7 +174,7 @@ def test_liars_whose_share_does_not_fit_are_named_in_a_failure_too():
     world = World(3, 5)
     answers = [world.send(i, noise(i)) for i in range(3)] + [world.answer(i) for i in (3, 4)]
 
-    with pytest.raises(KeyCheckError) as caught:
+    with pytest.raises(KeyCheckError, match="2 shares fit the manifest, 3 are needed") as caught:
         world.ask(answers)
 
     assert [c["vault"] for c in caught.value.members["cheaters"]] == world.vaults[:3]
@@ -215,7 +215,11 @@ def test_a_vault_counts_once():
     assert world.ask([one, one, two, three]).cheaters == ()
     with pytest.raises(QuorumError):
         world.ask([one, one, two])
-    for lies in ([one, world.answer(0, world.old)], [world.send(0, noise(0)), one]):
+    for lies in (
+        [one, world.answer(0, world.old)],
+        [world.send(0, noise(0)), one],
+        [one, world.send(0, check=world.old.manifest.check)],
+    ):
         found = world.ask([*lies, two, three, four])
         assert found.cheaters == ((one.vault, "sent two different answers"),)
         with pytest.raises(QuorumError):
@@ -354,6 +358,27 @@ def test_a_key_that_does_not_check_is_wiped_and_never_reaches_the_volume(how, se
     ((buffer, value),) = seen
     assert any(value)
     assert buffer == bytes(32)
+
+
+def test_exactly_k_shares_are_put_together():
+    """A surplus share that was dealt wrongly, and committed to, does not spoil k good ones."""
+    world = World(3, 5)
+    manifest = replace(world.now.manifest, check="")
+    false = replace(
+        manifest.shares[4],
+        commitment=key_module._commitment(manifest, manifest.shares[4], noise(4)),
+    )
+    manifest = replace(manifest, shares=(*manifest.shares[:4], false))
+    manifest = replace(manifest, check=b64(key_module._check_value(manifest, SECRET)))
+    shares = [*(world.answer(i).share for i in range(4)), noise(4)]
+    answers = [
+        Answer(vault=v, manifest=manifest, share=s)
+        for v, s in zip(world.vaults, shares, strict=True)
+    ]
+
+    assert world.ask(answers).key == SECRET
+    with pytest.raises(KeyCheckError, match="dealt wrongly"):
+        world.ask(answers[2:])
 
 
 def test_a_key_that_checks_reaches_the_volume(seen):

@@ -147,6 +147,13 @@ class Traced(int):
 
     trace: list[tuple[str, int]]
 
+    @classmethod
+    def from_bytes(cls, *arguments):
+        """Write down the size of what is loaded, too."""
+        loaded = super().from_bytes(*arguments)
+        cls.trace.append(("load", int(loaded).bit_length()))
+        return loaded
+
     def __bool__(self):
         raise AssertionError("a branch on a secret")
 
