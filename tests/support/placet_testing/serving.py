@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from placet.attest.trust import TrustAnchor, trust_from_config
 from placet.core.profile import VaultMember, VaultSet
@@ -35,6 +36,8 @@ class Served:
     port: int
     log: Log
     clock: VaultClock
+    certificate: tuple[Any, Any]
+    """Key and certificate of its TLS end, for tests in which they leak."""
 
     @property
     def member(self) -> VaultMember:
@@ -74,7 +77,8 @@ async def serving(folder: Path, number: int = 1, *, port: int = 0) -> AsyncItera
         rng=os.urandom,
     )
     stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
-    context = make_context(*make_certificate(now=clock.now(), lifetime=3600), server=True)
+    certificate = make_certificate(now=clock.now(), lifetime=3600)
+    context = make_context(*certificate, server=True)
     running = asyncio.create_task(
         serve(VaultApp(vault), context, exchange, port=port, announce=bound.set_result, stop=stop)
     )
@@ -82,7 +86,7 @@ async def serving(folder: Path, number: int = 1, *, port: int = 0) -> AsyncItera
         await asyncio.wait({running, bound}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        yield Served(identity, vault, tee, bound.result(), log, clock)
+        yield Served(identity, vault, tee, bound.result(), log, clock, certificate)
     finally:
         stop.set()
         await running

@@ -25,9 +25,11 @@ class TestClock:
     __test__ = False
 
     def now(self) -> int:
+        """Return the time that was set."""
         return self.time
 
     def monotonic(self) -> float:
+        """Return the ticks that were set."""
         return self.ticks
 
 
