@@ -1,0 +1,341 @@
+"""A key's vaults together: ask them all, count what they say, carry what some of them lack.
+
+No vault alone is believed, none alone can stop what k can do, and whatever is reported
+names the vaults that it does not hold for (I7, I9, I12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from placet.attest.trust import TrustAnchor
+from placet.client.charters import CharterView, merge_charters
+from placet.client.fan_out import Outcomes, at_least, fan_out
+from placet.client.vault_client import Connector, VaultClient
+from placet.core.dsse import Signed
+from placet.core.encoding import encode, unb64
+from placet.core.limits import KIB, MAX_BODY, MAX_CHAIN
+from placet.core.messages import CourierItem
+from placet.core.profile import VaultSet
+from placet.core.statement import Chained, SignedStatement, open_statement
+from placet.errors import (
+    AncestorMissingError,
+    KeyCheckError,
+    KeyNotBornError,
+    PlacetError,
+    QuorumError,
+    ShareMissingError,
+)
+from placet.policy.charter import effective_at
+from placet.ratls.exchange import Clock, ExpectVault
+from placet.sharing.key import Answer, Recovered, combine
+
+T = TypeVar("T")
+NONCE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectReport:
+    """At how many vaults a statement is in force, and where it is not (I12)."""
+
+    statement: str
+    needed: int
+    """Vaults at which it must be in force to be effective, if none of them lies."""
+    confirmed: Mapping[str, Signed]
+    """By vault: its `Taken` receipt."""
+    missing: Mapping[str, PlacetError]
+    """By vault: why it has not confirmed."""
+
+    @property
+    def effective(self) -> bool:
+        """Say whether it is effective."""
+        return len(self.confirmed) >= self.needed
+
+    @property
+    def tolerated(self) -> int:
+        """Return how many of the confirming vaults may lie and it still is effective."""
+        return max(0, len(self.confirmed) - self.needed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gathered:
+    """A key that was recovered and checked, and what was seen on the way."""
+
+    recovered: Recovered
+    heads: Mapping[str, tuple[int, str]]
+    """By vault that released: version and head of the charter under which it did."""
+    outcomes: Outcomes[tuple[Answer, int, str]]
+
+    @property
+    def uncommitted(self) -> tuple[str, ...]:
+        """Return the vaults that have no share: creation of this key is to be finished."""
+        errors = self.outcomes.errors
+        return tuple(v for v, e in errors.items() if isinstance(e, ShareMissingError))
+
+    @property
+    def lagging(self) -> tuple[str, ...]:
+        """Return the vaults whose charter was seen to be behind: a case for the courier."""
+        behind = (AncestorMissingError, KeyNotBornError)
+        newest = max(self.heads.values())[0]
+        return tuple(v for v, (version, _) in self.heads.items() if version < newest) + tuple(
+            v for v, e in self.outcomes.errors.items() if isinstance(e, behind)
+        )
+
+
+class Constellation:
+    """The vaults of one vault set.
+
+    Args:
+        vault_set: From a verified charter or from the owner; never from the platform.
+        vaults: A client of each, in its order.
+        clock: To judge what came in time.
+        rng: Cryptographically secure; for nonces.
+        deadline: Seconds that anything here may wait for a vault.
+    """
+
+    def __init__(
+        self,
+        vault_set: VaultSet,
+        vaults: Sequence[VaultClient],
+        *,
+        clock: Clock,
+        rng: Callable[[int], bytes],
+        deadline: float = 15.0,
+    ) -> None:
+        if tuple(v.id for v in vaults) != vault_set.ids:
+            raise ValueError("vaults: not the members of the vault set, in its order")
+        self.vault_set = vault_set
+        self.vaults = tuple(vaults)
+        self._clock, self._rng, self._deadline = clock, rng, deadline
+        self._background: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    def connect(
+        cls,
+        vault_set: VaultSet,
+        connector: Connector,
+        *,
+        trust: tuple[TrustAnchor, ...],
+        deadline: float = 15.0,
+    ) -> Constellation:
+        """Return the constellation as ``connector`` reaches it; nothing is connected yet."""
+        profiles = vault_set.profiles
+        vaults = [
+            connector.vault(m.endpoint, ExpectVault(id=m.id, profiles=profiles, trust=trust))
+            for m in vault_set.vaults
+        ]
+        return cls(vault_set, vaults, clock=connector.clock, rng=connector.rng, deadline=deadline)
+
+    def close(self) -> None:
+        """Give up what is still under way and close all connections."""
+        for task in self._background:
+            task.cancel()
+        for vault in self.vaults:
+            vault.close()
+
+    async def fan_out(
+        self,
+        call: Callable[[VaultClient], Awaitable[T]],
+        *,
+        enough: int | Callable[[Outcomes[T]], bool] | None = None,
+        only: Sequence[str] | None = None,
+        deadline: float | None = None,
+    ) -> Outcomes[T]:
+        """Call every vault (or ``only`` these) at once; see `placet.client.fan_out.fan_out`.
+
+        Calls that nobody waits for any longer finish in the background.
+        """
+        return await fan_out(
+            [v for v in self.vaults if only is None or v.id in only],
+            call,
+            enough=at_least(enough) if isinstance(enough, int) else enough,
+            deadline=self._deadline if deadline is None else deadline,
+            background=self._background,
+        )
+
+    # --- charters ----------------------------------------------------------------------
+
+    async def read_charter(self, key: str, *, enough: int | None = None) -> CharterView:
+        """Return the newest charter that verifies, of those that vaults show.
+
+        Args:
+            key: The key id.
+            enough: Vaults to wait for; ``None`` waits for all. Fewer than k may all be old.
+
+        Raises:
+            KeyNotBornError: All vaults answered, and none has heard of that key.
+            QuorumError: No charter was seen, and not all vaults answered.
+            PlacetError: Charters were seen, and none verifies.
+        """
+        outcomes = await self.fan_out(lambda v: v.charter(key), enough=enough)
+        if not outcomes.values:
+            raise outcomes.refusal(1) or outcomes.quorum_error(1)
+        view = merge_charters(key, outcomes.values, now=self._clock.now())
+        errors = outcomes.errors
+        return view.with_unborn(v for v, e in errors.items() if isinstance(e, KeyNotBornError))
+
+    async def courier(self, key: str) -> tuple[CharterView, Outcomes[dict[str, Signed]]]:
+        """Bring every lagging vault the statements that it lacks.
+
+        Forks are reported in the view and left alone: only the owner can merge them.
+
+        Raises:
+            PlacetError: As for `read_charter`. What a vault refused is its outcome.
+        """
+        view = await self.read_charter(key)
+        return view, await self._bring(view.items, view.lagging, view)
+
+    async def submit(
+        self, signed: SignedStatement, receipts: tuple[Signed, ...] = ()
+    ) -> EffectReport:
+        """Bring a signed statement to all vaults, and to laggards what they lack before it.
+
+        Repeating it is safe. Nothing is raised for what vaults refuse: the report says
+        where the statement is in force and why not elsewhere.
+
+        Raises:
+            MalformedError: It is no statement.
+            TypeError: It has no place in a charter.
+        """
+        sent = open_statement(signed)
+        if not isinstance(sent.statement, Chained):
+            raise TypeError("signed: a stage or revoke-pending is not submitted to a charter")
+        item = CourierItem(signed=signed, receipts=receipts)
+        outcomes = await self._bring((item,))
+        errors = outcomes.errors
+        behind = [v for v, e in errors.items() if isinstance(e, AncestorMissingError)]
+        if behind:
+            outcomes = outcomes.replaced(await self._bring_after(sent.key, item, behind))
+        taken = {v: r[sent.digest] for v, r in outcomes.values.items() if sent.digest in r}
+        return EffectReport(
+            statement=sent.digest,
+            needed=effective_at(sent.statement, self.vault_set),
+            confirmed=taken,
+            missing=outcomes.errors,
+        )
+
+    async def _bring_after(
+        self, key: str, item: CourierItem, behind: Sequence[str]
+    ) -> Outcomes[dict[str, Signed]]:
+        """Bring laggards a statement in one run with those before it, which it vouches for."""
+        try:
+            view = await self.read_charter(key)
+        except PlacetError as e:
+            failure = e
+
+            async def fail(_: VaultClient) -> dict[str, Signed]:
+                raise failure
+
+            return await self.fan_out(fail, only=behind)
+        before = itertools.takewhile(lambda i: i.signed.payload != item.signed.payload, view.items)
+        return await self._bring((*before, item), behind, view)
+
+    async def _bring(
+        self,
+        items: Sequence[CourierItem],
+        to: Sequence[str] | None = None,
+        view: CharterView | None = None,
+    ) -> Outcomes[dict[str, Signed]]:
+        """Bring each vault what follows on its head, at least the last; return the receipts."""
+
+        async def bring(vault: VaultClient) -> dict[str, Signed]:
+            has = len(view.chains.get(vault.id, ())) if view is not None else 0
+            taken: dict[str, Signed] = {}
+            for run in _runs(items[min(has, len(items) - 1) :]):
+                answer = await vault.take(run)
+                digests = (open_statement(i.signed).digest for i in run)
+                taken.update(zip(digests, answer.taken, strict=True))
+            return taken
+
+        return await self.fan_out(bring, only=to)
+
+    # --- the key -----------------------------------------------------------------------
+
+    async def gather(self, key: str, *, head: str | None = None) -> Gathered:
+        """Recover the data key from any k vaults. Take a workload's constellation.
+
+        A denial is never taken for absence (I9): `ShareMissingError` is raised only when
+        every vault answered and none of them refused.
+
+        Args:
+            key: The key id.
+            head: The newest charter head that is known; vaults behind it are brought up
+                to date and asked again.
+
+        Raises:
+            NotApprovedError: So many vaults deny it that k cannot be reached.
+            ShareMissingError, KeyNotBornError: All vaults say that there is no such key yet.
+            QuorumError: Too few vaults; it names what became of each (R8.3).
+            KeyCheckError: Enough answered and their shares give no key; it names who lied.
+            PlacetError: Another refusal, by so many vaults that k cannot be reached.
+        """
+        nonce, k = self._rng(NONCE), self.vault_set.k
+        found: list[Recovered] = []
+        failed: list[KeyCheckError] = []
+        before: Outcomes[tuple[Answer, int, str]] = Outcomes(())
+
+        async def ask(vault: VaultClient) -> tuple[Answer, int, str]:
+            said = await vault.release(key, nonce, head)
+            answer = Answer(vault=vault.id, manifest=said.manifest, share=unb64(said.share))
+            return answer, said.version, said.head
+
+        def settled(outcomes: Outcomes[tuple[Answer, int, str]]) -> bool:
+            merged = before.replaced(outcomes) if before.each else outcomes
+            answers = [answer for answer, _, _ in merged.values.values()]
+            try:
+                found.append(combine(answers, k=k, key=key, vaults=self.vault_set.ids))
+            except QuorumError:
+                return False
+            except KeyCheckError as e:
+                failed.append(e)
+                return False
+            return True
+
+        outcomes = await self.fan_out(ask, enough=settled)
+        errors = outcomes.errors
+        behind = [
+            v for v, e in errors.items() if isinstance(e, AncestorMissingError | KeyNotBornError)
+        ]
+        if not found and behind and len(behind) < self.vault_set.n:
+            before = outcomes
+            # If nobody has what they lack, their own answers say so best.
+            with contextlib.suppress(PlacetError):
+                await self.courier(key)
+            again = await self.fan_out(ask, enough=settled, only=behind)
+            outcomes = before.replaced(again)
+        if not found:
+            raise self._why_not(outcomes, failed)
+        return Gathered(
+            recovered=found[0],
+            heads={v: (version, at) for v, (_, version, at) in outcomes.values.items()},
+            outcomes=outcomes,
+        )
+
+    def _why_not(self, outcomes: Outcomes[Any], failed: Sequence[KeyCheckError]) -> PlacetError:
+        k, errors = self.vault_set.k, outcomes.errors
+        refusal = outcomes.refusal(k)
+        absent = all(isinstance(e, ShareMissingError) for e in errors.values())
+        if refusal is not None and (absent or not isinstance(refusal, ShareMissingError)):
+            return refusal
+        if failed and len(outcomes.values) >= k:
+            return failed[-1]
+        return outcomes.quorum_error(k)
+
+
+def _runs(items: Sequence[CourierItem]) -> list[tuple[CourierItem, ...]]:
+    """Cut a charter into requests that a vault takes: as few as its limits allow."""
+    runs: list[tuple[CourierItem, ...]] = []
+    run: tuple[CourierItem, ...] = ()
+    size = 0
+    for item in items:
+        length = len(encode(item)) + 1
+        if run and (len(run) == MAX_CHAIN or size + length > MAX_BODY - KIB):
+            runs.append(run)
+            run, size = (), 0
+        run, size = (*run, item), size + length
+    return [*runs, run] if run else runs
