@@ -15,7 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from placet.core.limits import KIB, MAX_BODY
-from placet.ratls.transport import Attest, T, TlsTransport
+from placet.errors import UnavailableError
+from placet.ratls.transport import Attest, FrameChannel, T, TlsPeer, TlsTransport
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIApplication
@@ -154,11 +155,17 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
     )  # fmt: skip
     connections: set[_Front[Any]] = set()
 
+    async def unless_stopping(channel: FrameChannel, tls: TlsPeer) -> object:
+        peer = await attest(channel, tls)
+        if server.stop.is_set():  # uvicorn has told its connections to end; this is none yet
+            raise UnavailableError("this server is stopping")
+        return peer
+
     def front(config: uvicorn.Config, server_state: ServerState, **_: object) -> asyncio.Protocol:
         def http(attested: object) -> _Http:
             return _Http(attested, config, server_state)
 
-        protocol = _Front(context, attest, http, timeout=timeout)
+        protocol = _Front(context, unless_stopping, http, timeout=timeout)
         protocol.open, protocol.most = connections, max_connections
         return protocol
 
