@@ -1,0 +1,526 @@
+"""The agent against five served vaults: first boot, boot, upgrade, outages, a hostile platform.
+
+Real sockets, real quotes, real sealed stores; only the launcher and processes are left
+to tests/e2e.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from placet_testing.charters import birth_body, composer, owner_of, person, signed, vault_set
+from placet_testing.serving import Served, serving, trust, vault_set_of
+from placet_testing.tee import Tee, workload_config
+
+from placet.agent.unlock import Agent
+from placet.agent.volume import HEADER, EmbeddedVolume, Unlocked
+from placet.client.clock import HostClock
+from placet.client.constellation import Constellation, EffectReport
+from placet.client.signing import promote_body
+from placet.client.vault_client import Connector, renewed_contexts
+from placet.core.attestation import report_data
+from placet.core.encoding import b64, encode
+from placet.core.messages import CourierItem, TakeRequest
+from placet.core.profile import code_id
+from placet.core.statement import UntrustedStatement, compose, owner_fingerprint
+from placet.errors import (
+    ApprovalError,
+    BindingError,
+    ConflictError,
+    KeyNotBornError,
+    NotApprovedError,
+    PlacetError,
+    PolicyDeniedError,
+    QuorumError,
+    RoleDeniedError,
+    VerificationError,
+)
+from placet.policy.charter import replay
+from placet.ratls.exchange import WorkloadProver
+
+OWNER = owner_of(person("owner").signer)
+CONFIG = workload_config(owner_fingerprint(OWNER))
+
+
+@dataclass
+class World:
+    """A constellation, the owner's statements, and a platform's folder."""
+
+    folder: Path
+    up: dict[int, tuple[contextlib.AsyncExitStack, Served]] = field(default_factory=dict)
+    statements: list[UntrustedStatement] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    async def start(self, number: int) -> None:
+        """Start a vault, on its old port if it had one."""
+        stack = contextlib.AsyncExitStack()
+        old = self.ports.get(number, 0)
+        served = await stack.enter_async_context(serving(self.folder, number, port=old))
+        self.up[number] = (stack, served)
+        self.ports[number] = served.port
+
+    async def stop(self, *numbers: int) -> None:
+        """Stop vaults."""
+        for number in numbers:
+            await self.up.pop(number)[0].aclose()
+
+    ports: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Return the key id."""
+        return self.statements[0].digest
+
+    @property
+    def vaults(self) -> list[Served]:
+        """Return the vaults that are up."""
+        return [served for _, served in self.up.values()]
+
+    def connect(self) -> Constellation:
+        """Return the owner's (or anybody's) view of the constellation, as a visitor."""
+        clock = HostClock()
+        connector = Connector(
+            prover=None, clock=clock, rng=os.urandom, contexts=renewed_contexts(clock)
+        )
+        return Constellation.connect(self.vault_set, connector, trust=trust(), deadline=5)
+
+    @property
+    def vault_set(self) -> Any:
+        """Return the vault set that the owner signed."""
+        return replay(self.statements).vault_set
+
+    async def submit(self, sent: UntrustedStatement) -> EffectReport:
+        """Bring a statement to all vaults, and remember it if it took effect."""
+        constellation = self.connect()
+        try:
+            report = await constellation.submit(sent.signed())
+        finally:
+            constellation.close()
+        if report.confirmed and sent.digest not in [s.digest for s in self.statements]:
+            self.statements.append(sent)
+        return report
+
+    async def promote(self, tee: Tee) -> EffectReport:
+        """Have the owner promote what a TEE runs."""
+        policy = replay(self.statements)
+        body = promote_body(policy, tee.profile())
+        return await self.submit(signed(composer(HostClock().now()).promote(policy, body)))
+
+    def charter(self) -> Path:
+        """Write what a platform passes to a workload."""
+        path = self.folder / "charter.json"
+        items = tuple(CourierItem(signed=s.signed(), receipts=()) for s in self.statements)
+        path.write_bytes(encode(TakeRequest(chain=items)))
+        return path
+
+    async def unlock(
+        self, tee: Tee, volume: str = "volume", *, key: str = "", charter: Path | None = None
+    ) -> Unlocked:
+        """Boot a workload."""
+        agent = Agent(
+            producer=tee,
+            clock=HostClock(),
+            rng=os.urandom,
+            instance=f"w-{os.urandom(4).hex()}",
+            tell=self.said.append,
+        )
+        folder = EmbeddedVolume(self.folder / volume)
+        return await agent.unlock(key or self.key, charter or self.charter(), folder)
+
+
+def v(number: int) -> Tee:
+    """Return a start of version ``number`` of the app."""
+    return Tee(CONFIG, version=number, boot=f"boot-{os.urandom(4).hex()}")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """Five vaults (k = 3) and a key that was born and not created yet."""
+    made = World(tmp_path)
+    for number in range(1, 6):
+        await made.start(number)
+    vaults = vault_set_of(*made.vaults, k=3)
+    body = birth_body(OWNER, profiles=(v(1).profile(),), vaults=vaults)
+    made.statements.append(signed(composer(HostClock().now()).birth(body)))
+    report = await made.submit(made.statements[0])
+    assert report.effective
+    yield made
+    await made.stop(*list(made.up))
+
+
+# --- the story ----------------------------------------------------------------------------------
+
+
+@pytest.mark.req("I1")
+@pytest.mark.req("I8")
+async def test_the_upgrade_story(world: World) -> None:
+    """Created once, read again, version 2 refused, promoted with two vaults down, read; v1 out."""
+    first = await world.unlock(v(1))
+    assert (await world.unlock(v(1))).secret == first.secret
+    with pytest.raises(NotApprovedError) as refused:
+        await world.unlock(v(2))
+    assert refused.value.members["code"] == code_id(v(2).profile())
+
+    await world.stop(4, 5)
+    report = await world.promote(v(2))
+    assert (report.effective, len(report.confirmed), report.needed) == (True, 3, 3)
+    assert set(report.missing) == {world.vault_set.ids[3], world.vault_set.ids[4]}
+    assert (await world.unlock(v(2))).secret == first.secret
+
+    await world.start(4)
+    await world.start(5)
+    constellation = world.connect()
+    view, _ = await constellation.courier(world.key)
+    assert len(view.lagging) == 2
+    view = await constellation.read_charter(world.key)
+    assert view.lagging == ()
+    constellation.close()
+
+    policy = replay(world.statements)
+    retire = composer(HostClock().now()).retire(policy, code_id(v(1).profile()), "replaced")
+    report = await world.submit(signed(retire))
+    assert (report.effective, report.needed) == (True, 3)
+    with pytest.raises(NotApprovedError) as refused:
+        await world.unlock(v(1))
+    assert refused.value.members["retired"] is True
+    assert (await world.unlock(v(2))).secret == first.secret
+
+
+# --- outages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R8.3")
+async def test_n_minus_k_vaults_down_it_works_one_more_it_says_who(world: World) -> None:
+    """Two of five down: the key. Three down: a typed refusal that names them, and no creation."""
+    first = await world.unlock(v(1))
+    await world.stop(1, 2)
+    assert (await world.unlock(v(1))).secret == first.secret
+    await world.stop(3)
+    with pytest.raises(QuorumError) as refused:
+        await world.unlock(v(1))
+    named = {entry["vault"] for entry in refused.value.members["vaults"]}  # type: ignore[attr-defined]
+    assert named == set(world.vault_set.ids[:3])
+    assert "again" in refused.value.hint
+
+
+@pytest.mark.req("I9")
+@pytest.mark.parametrize("down", [1, 2, 3, 4, 5])
+async def test_nothing_is_created_unless_all_vaults_are_there(world: World, down: int) -> None:
+    """One vault silent, the others say that there is no share: refused, volume untouched."""
+    numbers = list(range(1, down + 1))
+    await world.stop(*numbers)
+    with pytest.raises(QuorumError):
+        await world.unlock(v(1))
+    assert EmbeddedVolume(world.folder / "volume").state() == "empty"
+    for number in numbers:
+        await world.start(number)
+    assert (await world.unlock(v(1))).secret
+
+
+@pytest.mark.req("I9")
+async def test_a_denial_is_never_taken_for_absence(world: World) -> None:
+    """Code that nobody approved creates nothing, with all vaults there and an empty volume."""
+    with pytest.raises(NotApprovedError):
+        await world.unlock(v(2))
+    constellation = world.connect()
+    view = await constellation.read_charter(world.key)
+    constellation.close()
+    assert view.manifests == {}
+    assert all(e.kind != "held" for s in world.vaults for e in _trail(s, world.key))
+
+
+def _trail(served: Served, key: str) -> list[Any]:
+    return [logged.entry for logged in served.log.of_key(key)]
+
+
+@pytest.mark.req("I9")
+async def test_nothing_is_created_for_a_volume_that_holds_anything(world: World) -> None:
+    """A foreign file or a header of before: refused, and no vault is asked to hold anything."""
+    (world.folder / "full").mkdir()
+    (world.folder / "full" / "notes.db").write_text("somebody's data")
+    with pytest.raises(PolicyDeniedError) as refused:
+        await world.unlock(v(1), "full")
+    assert refused.value.members["reason"] == "volume-foreign"
+    formatted = EmbeddedVolume(world.folder / "old")
+    formatted.format(os.urandom(32), key=world.key, generation=1)
+    with pytest.raises(PolicyDeniedError) as refused:
+        await world.unlock(v(1), "old")
+    assert refused.value.members["reason"] == "state-lost"
+    assert all(e.kind != "promised" for s in world.vaults for e in _trail(s, world.key))
+
+
+async def test_vaults_that_were_away_are_told_by_the_workload(world: World) -> None:
+    """Two stale vaults come back, two others go: the workload carries the approval to them."""
+    await world.unlock(v(1))
+    await world.stop(4, 5)
+    await world.promote(v(2))
+    await world.start(4)
+    await world.start(5)
+    await world.stop(1, 2)
+    assert (await world.unlock(v(2))).secret
+    assert [len(s.vault.charter(world.key).charter) for s in world.vaults] == [2, 2, 2]
+
+
+@pytest.mark.req("I9")
+async def test_a_volume_of_another_key_or_with_an_edited_header_stays_shut(world: World) -> None:
+    """The header's MAC covers the key id: swapped or edited, it is refused."""
+    await world.unlock(v(1))
+    header = world.folder / "volume" / HEADER
+    whole = header.read_bytes()
+    for old, new in ((b'"generation":1', b'"generation":2'), (b'"salt":"', b'"salt":"A')):
+        header.write_bytes(whole.replace(old, new, 1)[: len(whole)])
+        with pytest.raises(PlacetError):
+            await world.unlock(v(1))
+    other = EmbeddedVolume(world.folder / "other")
+    other.format(os.urandom(32), key="sha256:" + "00" * 32, generation=1)
+    with pytest.raises(VerificationError):
+        await world.unlock(v(1), "other")
+    header.write_bytes(whole)
+    assert (await world.unlock(v(1))).secret
+
+
+# --- a hostile platform ---------------------------------------------------------------------
+
+
+@pytest.mark.req("I2")
+async def test_the_platform_promotes_by_itself(world: World) -> None:
+    """With its stager key and its own: no vault takes it, and version 2 stays out."""
+    await world.unlock(v(1))
+    policy = replay(world.statements)
+    body = promote_body(policy, v(2).profile())
+    forged = signed(composer(HostClock().now()).promote(policy, body), "platform")
+    report = await world.submit(forged)
+    assert not report.confirmed
+    assert {type(e) for e in report.missing.values()} == {ApprovalError}
+    with pytest.raises(NotApprovedError):
+        await world.unlock(v(2))
+
+
+TAMPER: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "another profile": lambda s: {"body": msgspec.structs.replace(s.body, profile=v(3).profile())},
+    "a later end": lambda s: {"expires_at": s.expires_at + 1000},
+    "another base version": lambda s: {"base_version": s.base_version + 1},
+    "keeps what the owner retires": lambda s: {
+        "body": msgspec.structs.replace(s.body, unretire=not s.body.unretire)
+    },
+}
+
+
+@pytest.mark.req("I2")
+@pytest.mark.req("I14")
+@pytest.mark.parametrize("change", TAMPER.values(), ids=TAMPER.keys())
+async def test_the_platform_tampers_with_a_relayed_statement(
+    world: World, change: Callable[[Any], dict[str, Any]]
+) -> None:
+    """One field of what the owner signed is changed on the way: every vault refuses it."""
+    policy = replay(world.statements)
+    honest = signed(
+        composer(HostClock().now()).promote(policy, promote_body(policy, v(2).profile()))
+    )
+    changes = change(honest.statement)
+    tampered = compose(msgspec.structs.replace(honest.statement, **changes), honest.signatures)
+    report = await world.submit(tampered)
+    assert not report.confirmed
+    assert all(isinstance(e, ApprovalError | ConflictError) for e in report.missing.values())
+    # What it was made from still stands, byte for byte.
+    assert (await world.submit(honest)).effective
+
+
+@pytest.mark.req("I2")
+@pytest.mark.req("I14")
+async def test_the_platform_replays_an_old_approval(world: World) -> None:
+    """Version 1 came back once and was retired again: the old promote brings nothing."""
+    await world.unlock(v(1))
+    await world.promote(v(2))
+    old = world.statements[-1]
+    policy = replay(world.statements)
+    retire = composer(HostClock().now()).retire(policy, code_id(v(2).profile()), "bad")
+    assert (await world.submit(signed(retire))).effective
+    report = await world.submit(old)
+    assert len(report.confirmed) == 5  # taken before: repeating it changes nothing
+    with pytest.raises(NotApprovedError) as refused:
+        await world.unlock(v(2))
+    assert refused.value.members["retired"] is True
+
+
+@pytest.mark.req("I2")
+@pytest.mark.req("I8")
+async def test_the_platform_points_the_app_at_its_own_vaults(world: World, tmp_path: Path) -> None:
+    """Its own birth, its own vaults: another owner than the measured one, nothing is opened."""
+    await world.unlock(v(1))
+    own = [
+        signed(
+            composer(HostClock().now()).birth(
+                birth_body(
+                    owner_of(person("platform").signer),
+                    profiles=(v(1).profile(),),
+                    vaults=world.vault_set,
+                )
+            ),
+            "platform",
+        )
+    ]
+    theirs = tmp_path / "theirs.json"
+    theirs.write_bytes(
+        encode(TakeRequest(chain=(CourierItem(signed=own[0].signed(), receipts=()),)))
+    )
+    with pytest.raises(PolicyDeniedError) as refused:
+        await world.unlock(v(1), "fresh", key=own[0].digest, charter=theirs)
+    assert refused.value.members["reason"] == "owner"
+    # The owner's key id with the platform's statement under it.
+    with pytest.raises(VerificationError):
+        await world.unlock(v(1), "fresh", charter=theirs)
+    # The owner's birth with other vaults in it: the signature does not hold, the id neither.
+    statement = world.statements[0].statement
+    body = msgspec.structs.replace(statement.body, vault_set=vault_set(3, 2))
+    moved = compose(msgspec.structs.replace(statement, body=body), world.statements[0].signatures)
+    theirs.write_bytes(
+        encode(TakeRequest(chain=(CourierItem(signed=moved.signed(), receipts=()),)))
+    )
+    for key in (world.key, moved.digest):
+        with pytest.raises((VerificationError, PolicyDeniedError)):
+            await world.unlock(v(1), "fresh", key=key, charter=theirs)
+    assert EmbeddedVolume(world.folder / "fresh").state() == "empty"
+
+
+@pytest.mark.req("I2")
+async def test_the_platform_puts_other_vaults_at_the_endpoints(world: World) -> None:
+    """Genuine vaults of the platform's answer at the owner's addresses: not the ids, refused."""
+    await world.unlock(v(1))
+    ports = dict(world.ports)
+    await world.stop(1, 2, 3)
+    imposters = World(world.folder / "imposters")
+    imposters.folder.mkdir()
+    imposters.ports = ports
+    for number in (1, 2, 3):
+        await imposters.start(number)
+    try:
+        with pytest.raises(BindingError, match="in place of"):
+            await world.unlock(v(1))
+    finally:
+        await imposters.stop(1, 2, 3)
+
+
+@pytest.mark.req("I2")
+async def test_the_platform_swaps_the_image_under_an_approved_name(world: World) -> None:
+    """Claims of version 1, code of another: the registers say so."""
+    await world.unlock(v(1))
+    swapped = v(7)
+
+    class Swapped(Tee):
+        """A TEE of version 7 whose agent says that it is version 1."""
+
+        def describe(self) -> Any:
+            """Lie about the image."""
+            return msgspec.structs.replace(swapped.describe(), image=v(1).bundle.image)
+
+        def quote(self, context: Any) -> Any:
+            """Quote the lie, as no launcher would."""
+            return swapped.quoter(swapped.bundle.measurement, report_data(context))
+
+    with pytest.raises(PlacetError) as refused:
+        await world.unlock(Swapped(CONFIG))
+    assert "binding-mismatch" in str(refused.value.problem())
+
+
+@pytest.mark.req("I2")
+async def test_visitors_reach_no_share(world: World) -> None:
+    """Whatever a peer without evidence asks for, only what anyone may see is answered."""
+    await world.unlock(v(1))
+    constellation = world.connect()
+    vault = constellation.vaults[0]
+    manifest = next(iter((await constellation.read_charter(world.key)).manifests.values()))
+    nonce = os.urandom(32)
+    for ask in (
+        lambda: vault.release(world.key, nonce),
+        lambda: vault.promise(world.key, 9),
+        lambda: vault.recover(world.key, manifest),
+        lambda: vault.commit(world.key, 1, manifest, ()),
+    ):
+        with pytest.raises(RoleDeniedError):
+            await ask()
+    assert (await vault.status(nonce)).vault == vault.id
+    assert (await vault.charter(world.key)).version == 1
+    assert (await vault.log(world.key)).entries
+    with pytest.raises(KeyNotBornError):
+        await vault.charter("sha256:" + "00" * 32)
+    constellation.close()
+
+
+# --- where the key is not ---------------------------------------------------------------------
+
+
+@pytest.mark.req("I13")
+@pytest.mark.req("R4.9")
+async def test_the_key_is_on_no_disk_and_in_no_text(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Search every file, log line, refusal and environment for key, shares and derived key."""
+    caplog.set_level(logging.DEBUG)
+    secrets: list[bytes] = []
+    derived = EmbeddedVolume.unlock
+
+    def spy(self: EmbeddedVolume, data_key: bytearray, *, key: str) -> Unlocked:
+        unlocked = derived(self, data_key, key=key)
+        secrets.extend((bytes(data_key), unlocked.secret))
+        return unlocked
+
+    monkeypatch.setattr(EmbeddedVolume, "unlock", spy)
+    unlocked = await world.unlock(v(1))
+    assert secrets[1].hex() not in repr(unlocked)
+    for served in world.vaults:
+        state = served.vault._keys.get(world.key)
+        committed = state.record.committed
+        assert committed is not None
+        secrets.append(base64.urlsafe_b64decode(committed.share + "="))
+    with pytest.raises(NotApprovedError) as refused:
+        await world.unlock(v(2))
+
+    needles = [
+        form
+        for secret in secrets
+        for form in (secret, secret.hex().encode(), b64(secret).encode(), base64.b64encode(secret))
+    ]
+    haystacks = {str(p): p.read_bytes() for p in world.folder.rglob("*") if p.is_file()}
+    haystacks["log"] = caplog.text.encode()
+    haystacks["said"] = "\n".join(world.said).encode()
+    haystacks["refusal"] = str(refused.value.problem()).encode()
+    haystacks["environment"] = str(dict(os.environ)).encode()
+    haystacks["command line"] = " ".join(sys.argv).encode()
+    assert len(haystacks) > 10
+    for name, hay in haystacks.items():
+        assert not any(needle in hay for needle in needles), name
+
+
+@pytest.mark.req("I9")
+async def test_a_workload_that_says_it_is_for_another_key_gets_nothing(world: World) -> None:
+    """Evidence made for key A asks for key B on the same connection: refused."""
+    await world.unlock(v(1))
+    clock = HostClock()
+    prover = WorkloadProver(
+        producer=v(1), instance="w", purpose="release", keys=("sha256:" + "0a" * 32,)
+    )
+    connector = Connector(
+        prover=prover, clock=clock, rng=os.urandom, contexts=renewed_contexts(clock)
+    )
+    constellation = Constellation.connect(world.vault_set, connector, trust=trust())
+    with pytest.raises(PlacetError) as refused:
+        await constellation.gather(world.key)
+    assert "binding-mismatch" in str(refused.value.problem())
+    creating = replace(connector, prover=replace(prover, keys=(world.key,)))
+    other = Constellation.connect(world.vault_set, creating, trust=trust())
+    with pytest.raises(PlacetError) as refused:
+        await other.vaults[0].promise(world.key, 99)
+    assert refused.value.type == "binding-mismatch"
+    constellation.close()
+    other.close()
