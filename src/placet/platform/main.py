@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ async def _serve(options: argparse.Namespace) -> None:
     host, port = listener.getsockname()[:2]
     # Connections wait in the socket from here on, so this line may be believed.
     logging.getLogger("placet.platform").info("platform ready on %s:%d", host, port)
+    # uvicorn raises the signal that ended it once more; the end shall be an orderly one.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         await uvicorn.Server(config).serve(sockets=[listener])
     finally:

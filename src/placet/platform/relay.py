@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 
 import msgspec
 
+from placet.client.clock import HostClock
 from placet.client.vault_client import renewed_contexts
 from placet.client.vaults_file import VaultsFile
 from placet.core.messages import CharterAnswer, TakeRequest
@@ -33,18 +33,6 @@ class VaultAnswer(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     answer: msgspec.Raw
     """Its JSON, byte for byte; a problem of our own if it did not answer."""
-
-
-class HostClock:
-    """The host's clock."""
-
-    def now(self) -> int:
-        """Return Unix seconds."""
-        return int(time.time())
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        return time.monotonic()
 
 
 class Relay:

@@ -34,7 +34,8 @@ from placet_dev.tee.bundle import MANIFEST, TREES, Bundle, command_line, read_bu
 from placet_dev.tee.control import Started
 from placet_dev.tee.enclave import Enclave
 
-PATH = "/usr/local/bin:/usr/bin:/bin"
+BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+"""Below the measured environment, always the same. Without a locale CPython sets one itself."""
 CREDENTIALS = struct.Struct("3i")
 """pid, uid, gid (``struct ucred``)."""
 PR_SET_PDEATHSIG = 1
@@ -112,7 +113,7 @@ class Running:
                     [INTERPRETER, "-I", "-S", "-B", "runtime/boot.py", *arguments],
                     cwd=bundle.folder,
                     env={
-                        "PATH": PATH,
+                        **BASE,
                         **bundle.config.environment,
                         VARIABLE: str(theirs.fileno()),
                     },

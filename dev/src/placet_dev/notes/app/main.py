@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> int:
     # Connections wait in the socket from here on, so this line may be believed.
     print(f"notes {VERSION} ready on {host}:{listener.getsockname()[1]}", flush=True)  # noqa: T201
     config = uvicorn.Config(Web(store).app(), log_level="warning", ws="none", server_header=False)
+    # uvicorn raises the signal that ended it once more; this start then ends by itself.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
     store.close()
     return 0
