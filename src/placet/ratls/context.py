@@ -36,39 +36,16 @@ class AttestedContext(SSL.Context):
     certificate means a new context (TLS.md, pitfall 4).
     """
 
-    def __init__(
-        self,
-        key: ec.EllipticCurvePrivateKey,
-        cert: x509.Certificate,
-        *,
-        server: bool,
-        groups: Sequence[str],
-    ) -> None:
-        super().__init__(SSL.TLS_SERVER_METHOD if server else SSL.TLS_CLIENT_METHOD)
-        self.server = server
-        self.groups = frozenset(g.casefold() for g in groups)
-        self.spki_digest = spki_digest(own_spki(cert))
-        self.set_min_proto_version(SSL.TLS1_3_VERSION)
-        self.set_max_proto_version(SSL.TLS1_3_VERSION)
-        self.set_tls13_ciphersuites(_SUITES)
-        names = ":".join(groups).encode()
-        if not groups or _openssl.SSL_CTX_set1_curves_list(self._context, names) != 1:
-            raise ValueError(f"groups: OpenSSL does not know {groups}")
-        if _openssl.SSL_CTX_set1_sigalgs_list(self._context, _SIGNATURES) != 1:
-            raise InternalError("OpenSSL refuses the signature algorithm list")
-        # Either of these alone still resumes sessions (TLS.md, pitfall 5). With both, this
-        # OpenSSL sends tickets that open nothing; openssl.cnf ends that too.
-        self.set_options(SSL.OP_NO_TICKET)
-        self.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        self.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        self.use_certificate(cert)
-        self.use_privatekey(key)
-        self.check_privatekey()
-        self.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _cheap_filter)
-        if server:
-            self.set_alpn_select_callback(_select_alpn)
-        else:
-            self.set_alpn_protos([ALPN])
+    server: bool
+    groups: frozenset[str]
+    spki_digest: str
+
+    def set_lists(self, groups: bytes, signatures: bytes) -> bool:
+        """Set what pyOpenSSL has no call for; say whether OpenSSL took it."""
+        return bool(
+            _openssl.SSL_CTX_set1_curves_list(self._context, groups) == 1
+            and _openssl.SSL_CTX_set1_sigalgs_list(self._context, signatures) == 1
+        )
 
 
 def make_context(
@@ -92,7 +69,27 @@ def make_context(
     Raises:
         ValueError: OpenSSL knows none or not all of ``groups``.
     """
-    return AttestedContext(key, cert, server=server, groups=groups)
+    context = AttestedContext(SSL.TLS_SERVER_METHOD if server else SSL.TLS_CLIENT_METHOD)
+    context.server, context.groups = server, frozenset(g.casefold() for g in groups)
+    context.spki_digest = spki_digest(own_spki(cert))
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_max_proto_version(SSL.TLS1_3_VERSION)
+    context.set_tls13_ciphersuites(_SUITES)
+    if not groups or not context.set_lists(":".join(groups).encode(), _SIGNATURES):
+        raise ValueError(f"groups: OpenSSL does not know {groups}")
+    # Either of these alone still resumes sessions (TLS.md, pitfall 5). With both, this
+    # OpenSSL sends tickets that open nothing; openssl.cnf ends that too.
+    context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.use_certificate(cert)
+    context.use_privatekey(key)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _cheap_filter)
+    if server:
+        context.set_alpn_select_callback(_select_alpn)
+    else:
+        context.set_alpn_protos([ALPN])
+    return context
 
 
 def resumed(connection: SSL.Connection) -> bool:

@@ -19,8 +19,8 @@ from placet.ratls.transport import Attest, T, connect
 MAX_HEAD = 64 * KIB
 """Bytes of an answer's status line, headers and chunk framing."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9-]+")
 _PATH = re.compile(r"/[!-~]*")
+_TOKEN = re.compile(r"[A-Za-z0-9-]+")
 _VALUE = re.compile(r"[ -~]*")
 
 

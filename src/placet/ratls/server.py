@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from placet.core.limits import KIB, MAX_BODY
+from placet.core.limits import KIB
 from placet.errors import UnavailableError
 from placet.ratls.transport import Attest, FrameChannel, T, TlsPeer, TlsTransport
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from placet.ratls.context import AttestedContext
 
-MAX_HEAD = 16 * KIB
-"""Bytes of a request's line and headers, or one TLS record more."""
+MAX_HEAD = 32 * KIB
+"""Bytes of a request's line and headers, and of what shares a TLS record with them."""
 
 IDLE = 75
 """Seconds for which a connection may wait for its next request."""
@@ -40,7 +40,7 @@ class _Http(HttpToolsProtocol):
     def __init__(self, attested: object, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config, state, {})
         self._extensions = {"placet": attested}
-        self._in_head, self._received = True, 0
+        self._head: int | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -54,26 +54,20 @@ class _Http(HttpToolsProtocol):
         super().connection_lost(None)
 
     def data_received(self, data: bytes) -> None:
-        self._received += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
-            return
-        if self._in_head and self._received > MAX_HEAD:
-            self.send_400_response("Request head too large.")
-        elif self._received > MAX_HEAD + 2 * MAX_BODY:  # applications answer 413 before
-            self.transport.abort()
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("Request head too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = cast("dict[str, dict[object, object]]", self._extensions)
+        self._head = 0
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._head = None
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_head, self._received = True, 0
-        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -130,8 +124,8 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
 ) -> None:
     """Serve an ASGI application to attested peers until ``stop`` is set.
 
-    Answers under way are finished, for five seconds at most. The application bounds and
-    reads its bodies itself; no more than twice `MAX_BODY` is received of one request.
+    Answers under way are finished, for five seconds at most. *Not* bounded here: the
+    body of a request, which the application counts as it reads; 64 KiB wait for it.
 
     Args:
         app: A bare ASGI 3 application; ``scope["extensions"]["placet"]`` is its peer.
@@ -149,9 +143,9 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
         OSError: The address cannot be listened on.
     """
     config = uvicorn.Config(
-        cast("ASGIApplication", app), interface="asgi3", lifespan="off", ws="none", workers=1, proxy_headers=False,
-        log_config=None, access_log=False, server_header=False, date_header=False,
-        timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
+        cast("ASGIApplication", app), interface="asgi3", lifespan="off", ws="none",
+        workers=1, proxy_headers=False, log_config=None, access_log=False, server_header=False,
+        date_header=False, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
     )  # fmt: skip
     connections: set[_Front[Any]] = set()
 

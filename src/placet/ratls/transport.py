@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -82,7 +82,7 @@ class FrameChannel:
         return await self._transport.receive_plain(length)
 
 
-Attest = Callable[[FrameChannel, TlsPeer], Awaitable[T]]
+Attest = Callable[[FrameChannel, TlsPeer], Coroutine[Any, Any, T]]
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
@@ -184,34 +184,27 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
     def _handshake(self) -> None:
         try:
             self._tls.do_handshake()
+            peer = self._check()
         except SSL.WantReadError:
             self._flush()
             if self._incoming_bytes > MAX_HANDSHAKE:
                 self._fail(TooLargeError(f"handshake is over {MAX_HANDSHAKE} bytes"))
-            return
         except SSL.Error as e:
-            self._flush()  # the alert
             self._fail(EvidenceError(f"TLS handshake failed: {_reason(e)}"))
-            return
-        except PlacetError as e:  # from the ALPN callback
+        except PlacetError as e:  # from `_check` or the ALPN callback
+            self._fail(e)
+        else:
             self._flush()
-            self._fail(e)
-            return
-        self._flush()
-        self._tcp.pause_reading()
-        try:
-            peer = self._check()
-        except PlacetError as e:
-            self._fail(e)
-            return
-        self._task = self._loop.create_task(self._run(peer))
-        self._task.add_done_callback(self._attested)
+            self._tcp.pause_reading()
+            self._task = self._loop.create_task(self._attest(FrameChannel(self), peer))
+            self._task.add_done_callback(self._attested)
 
     def _check(self) -> TlsPeer:
         """Believe nothing that the configuration should have ensured (R1.4, R1.5)."""
         tls, group = self._tls, self._tls.get_group_name() or ""
         if tls.get_protocol_version() != SSL.TLS1_3_VERSION or resumed(tls):
-            raise EvidenceError(f"a fresh TLS 1.3 session is needed, not {_version(tls)}")
+            came = f"{tls.get_protocol_version_name()}, resumed: {resumed(tls)}"
+            raise EvidenceError(f"a fresh TLS 1.3 session is needed, not {came}")
         if group.casefold() not in self._context.groups:
             raise EvidenceError(f"key exchange group {group!r} is not allowed")
         if tls.get_alpn_proto_negotiated() != ALPN:
@@ -224,10 +217,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
         def export(label: bytes, context: bytes, length: int) -> bytes:
             return tls.export_keying_material(label, length, context)
 
-        try:
-            export(EXPORTER_LABEL, b"", 32)
-        except SSL.Error as e:
-            raise EvidenceError("this TLS session exports no secrets") from e
+        export(EXPORTER_LABEL, b"", 32)  # no exporter, no session
         return TlsPeer(
             own_spki=self._context.spki_digest,
             peer_spki=parsed.spki_digest,
@@ -236,9 +226,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
             cipher=tls.get_cipher_name() or "",
             export=export,
         )
-
-    async def _run(self, peer: TlsPeer) -> T:
-        return await self._attest(FrameChannel(self), peer)
 
     def _attested(self, task: asyncio.Task[T]) -> None:
         if task.cancelled() or self._closing:
@@ -429,8 +416,8 @@ async def connect(
 
     Raises:
         UnavailableError: No connection, or no attestation within ``timeout``.
-        EvidenceError: The peer's TLS or certificate is not acceptable. Whatever
-            ``attest`` raises comes out as it is.
+        EvidenceError: The peer's TLS or certificate is not acceptable. Whatever else
+            ``attest`` raises comes out as it is, but for an OSError.
     """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[P] = loop.create_future()
@@ -449,7 +436,3 @@ async def connect(
 def _reason(error: SSL.Error) -> str:
     queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return "; ".join(str(entry[-1]) for entry in queue) or str(error) or type(error).__name__
-
-
-def _version(tls: SSL.Connection) -> str:
-    return tls.get_protocol_version_name() + (" resumed" if resumed(tls) else "")

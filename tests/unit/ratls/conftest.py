@@ -20,6 +20,8 @@ from placet.ratls.transport import TlsTransport
 
 NOW = int(time.time())
 DAY = 24 * 3600
+SHA256 = hashes.SHA256()
+NO_CA = x509.BasicConstraints(ca=False, path_length=None)
 
 
 def name(text):
@@ -33,8 +35,8 @@ def certificate(  # what an attacker may vary about a certificate
     subject="placet",
     issuer=None,
     signer=None,
-    digest=hashes.SHA256(),  # noqa: B008 - a constant
-    extensions=((x509.BasicConstraints(ca=False, path_length=None), True),),
+    digest=SHA256,
+    extensions=((NO_CA, True),),
     start=-300,
     end=DAY,
 ):
@@ -134,7 +136,7 @@ def shake(client, server):
 class RawTls:
     """TLS over a real socket without any of our code."""
 
-    def __init__(self, context, reader, writer, session=None, server=False):
+    def __init__(self, context, reader, writer, session=None, *, server=False):
         self.conn = SSL.Connection(context)
         self.conn.set_accept_state() if server else self.conn.set_connect_state()
         if session is not None:
@@ -233,7 +235,7 @@ async def listening(ends):
     """Start servers of our transport; each says which connections it attested and made."""
     servers = []
 
-    async def start(attest=greet, factory=Echo, context=None, timeout=5.0):
+    async def start(attest=greet, factory=Echo, context=None, timeout=5.0):  # noqa: ASYNC109 - the peers' deadline
         seen = SimpleNamespace(attests=[], apps=[], transports=[])
 
         async def noted(channel, tls):
@@ -266,7 +268,7 @@ async def listening(ends):
 async def settle(done, seconds=5.0):
     """Wait until a condition holds."""
     async with asyncio.timeout(seconds):
-        while not done():
+        while not done():  # noqa: ASYNC110 - what is waited for is not ours to signal
             await asyncio.sleep(0)
 
 

@@ -15,9 +15,7 @@ from placet.ratls.context import make_context, self_test
 def test_pitfall_05_the_stack_resumes_without_asking_the_callback(ends):
     """With tickets a second connection skips the verify callback: the reason for the rest."""
     calls = []
-    lax = ends.raw_context(
-        *ends.server_id, server=True, verify=lambda *a: not calls.append(a)
-    )
+    lax = ends.raw_context(*ends.server_id, server=True, verify=lambda *a: not calls.append(a))
     lax.set_session_id(b"vault")
     ours = ends.raw_context(*ends.client_id)
     client, _ = ends.shake(*ends.pair(ours, lax))

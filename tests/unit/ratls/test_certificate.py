@@ -82,41 +82,6 @@ def of(**changes):
     return lambda ends: other(ends, ends.p256, **changes)
 
 
-P521 = ec.generate_private_key(ec.SECP521R1())
-RSA = rsa.generate_private_key(65537, 2048)
-ED25519 = ed25519.Ed25519PrivateKey.generate()
-STRANGER = ec.generate_private_key(ec.SECP256R1())
-NAMES = x509.SubjectAlternativeName([x509.DNSName(f"a{i}.x") for i in range(6500)])
-MANY = [quote(1, x509.ObjectIdentifier(f"1.3.6.1.4.1.58270.1.{i}")) for i in range(2500)]
-UNKNOWN = x509.ObjectIdentifier("1.3.6.1.4.1.58270.1.1")
-
-HOSTILE = {
-    "empty": (MalformedError, lambda _: b""),
-    "not DER": (MalformedError, lambda _: b"\x30" * 600),
-    "trailing byte": (MalformedError, lambda ends: of()(ends) + b"\0"),
-    "cut": (MalformedError, lambda ends: of()(ends)[:-1]),
-    "no extension at all": (MalformedError, of(extensions=())),
-    "extension twice": (EvidenceError, twice),
-    "unknown extension": (EvidenceError, of(extensions=(BASIC, quote(9, UNKNOWN)))),
-    "64 KiB of names": (EvidenceError, of(extensions=(BASIC, (NAMES, False)))),
-    "2500 extensions": (MalformedError, of(extensions=[BASIC, *MANY])),
-    "a CA": (EvidenceError, of(extensions=((x509.BasicConstraints(True, None), True),))),  # noqa: FBT003
-    "not critical": (EvidenceError, of(extensions=((BASIC[0], False),))),
-    "no basic constraints": (EvidenceError, of(extensions=(quote(9),))),
-    "over the limit": (TooLargeError, of(extensions=(BASIC, quote(MAX_CERTIFICATE)))),
-    "issuer is another": (EvidenceError, of(issuer="ca", signer=STRANGER)),
-    "signed by another key": (EvidenceError, of(signer=STRANGER)),
-    "signature corrupted": (EvidenceError, corrupted),
-    "SHA-384": (EvidenceError, of(digest=hashes.SHA384())),
-    "RSA key": (EvidenceError, lambda ends: other(ends, RSA)),
-    "Ed25519 key": (EvidenceError, lambda ends: other(ends, ED25519, digest=None)),
-    "P-521 key": (EvidenceError, lambda ends: other(ends, P521)),
-    "point off the curve": (EvidenceError, lambda ends: off_curve(of()(ends))),
-    "compressed point": (EvidenceError, lambda ends: compressed(ends)),
-}
-ALSO_MALFORMED = {"RSA key", "Ed25519 key"}  # their algorithm identifiers have another shape
-
-
 def off_curve(raw):
     """Flip a bit of the public point."""
     at = raw.index(bytes.fromhex("03420004")) + 20
@@ -147,6 +112,41 @@ def compressed(ends):
     again = x509.load_der_x509_certificate(made)
     again.verify_directly_issued_by(again)  # the shape is all that is wrong with it
     return made
+
+
+P521 = ec.generate_private_key(ec.SECP521R1())
+RSA = rsa.generate_private_key(65537, 2048)
+ED25519 = ed25519.Ed25519PrivateKey.generate()
+STRANGER = ec.generate_private_key(ec.SECP256R1())
+NAMES = x509.SubjectAlternativeName([x509.DNSName(f"a{i}.x") for i in range(6500)])
+MANY = [quote(1, x509.ObjectIdentifier(f"1.3.6.1.4.1.58270.1.{i}")) for i in range(2500)]
+UNKNOWN = x509.ObjectIdentifier("1.3.6.1.4.1.58270.1.1")
+
+HOSTILE = {
+    "empty": (MalformedError, lambda _: b""),
+    "not DER": (MalformedError, lambda _: b"\x30" * 600),
+    "trailing byte": (MalformedError, lambda ends: of()(ends) + b"\0"),
+    "cut": (MalformedError, lambda ends: of()(ends)[:-1]),
+    "no extension at all": (MalformedError, of(extensions=())),
+    "extension twice": (EvidenceError, twice),
+    "unknown extension": (EvidenceError, of(extensions=(BASIC, quote(9, UNKNOWN)))),
+    "64 KiB of names": (EvidenceError, of(extensions=(BASIC, (NAMES, False)))),
+    "2500 extensions": (MalformedError, of(extensions=[BASIC, *MANY])),
+    "a CA": (EvidenceError, of(extensions=((x509.BasicConstraints(True, None), True),))),  # noqa: FBT003
+    "not critical": (EvidenceError, of(extensions=((BASIC[0], False),))),
+    "no basic constraints": (EvidenceError, of(extensions=(quote(9),))),
+    "over the limit": (TooLargeError, of(extensions=(BASIC, quote(MAX_CERTIFICATE)))),
+    "issuer is another": (EvidenceError, of(issuer="ca", signer=STRANGER)),
+    "signed by another key": (EvidenceError, of(signer=STRANGER)),
+    "signature corrupted": (EvidenceError, corrupted),
+    "SHA-384": (EvidenceError, of(digest=hashes.SHA384())),
+    "RSA key": (EvidenceError, lambda ends: other(ends, RSA)),
+    "Ed25519 key": (EvidenceError, lambda ends: other(ends, ED25519, digest=None)),
+    "P-521 key": (EvidenceError, lambda ends: other(ends, P521)),
+    "point off the curve": (EvidenceError, lambda ends: off_curve(of()(ends))),
+    "compressed point": (EvidenceError, compressed),
+}
+ALSO_MALFORMED = {"RSA key", "Ed25519 key"}  # their algorithm identifiers have another shape
 
 
 @pytest.mark.req("R1.7")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, hmac, serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -63,17 +63,17 @@ def test_pitfall_01_the_filter_takes_self_signed_and_in_time_only(ends, changes)
         ends.shake(*ends.pair(hostile, ends.server))
 
 
-UNCHECKED = {
-    "corrupted": lambda ends: corrupted(ends),
-    "another key's": lambda ends: (ends.p256, ends.certificate(ends.p256, signer=STRANGER)),
-}
-
-
 def corrupted(ends):
     """Return key and certificate with a flipped bit in its own signature."""
     raw = bytearray(ends.der(ends.certificate(ends.p256)))
     raw[-1] ^= 1
     return ends.p256, x509.load_der_x509_certificate(bytes(raw))
+
+
+UNCHECKED = {
+    "corrupted": corrupted,
+    "another key's": lambda ends: (ends.p256, ends.certificate(ends.p256, signer=STRANGER)),
+}
 
 
 @pytest.mark.parametrize("signature", UNCHECKED)
@@ -257,9 +257,7 @@ async def test_pitfall_06_our_client_waits_for_the_verdict_before_it_is_connecte
     """The hook's round trip turns a refusal into an error of `connect`, before any request."""
     seen = await listening()
     key = ends.p256
-    expired = make_context(
-        key, ends.certificate(key, start=-3 * DAY, end=-DAY), server=False
-    )
+    expired = make_context(key, ends.certificate(key, start=-3 * DAY, end=-DAY), server=False)
     made = []
     with pytest.raises(UnavailableError):
         await connect("127.0.0.1", seen.port, expired, ends.greet, made.append)
@@ -442,7 +440,8 @@ async def test_pitfall_13_a_flood_of_key_updates_costs_no_memory(ends, listening
     await client.handshake()
     client.send(ends.frame(b"hello"))
     await ends.settle(lambda: seen.apps)
-    secret = next(bytes.fromhex(s[2].decode()) for s in secrets if s[0] == b"CLIENT_TRAFFIC_SECRET_0")
+    named = {words[0]: bytes.fromhex(words[2].decode()) for words in secrets}
+    secret = named[b"CLIENT_TRAFFIC_SECRET_0"]
     sequence = 1  # one record went out under this secret
 
     def updates(count):

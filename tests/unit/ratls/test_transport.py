@@ -149,9 +149,7 @@ async def test_no_application_byte_moves_while_the_hook_runs(ends, listening, ra
 
 @pytest.mark.req("R1.4")
 @pytest.mark.parametrize("lost", ["exporter", "certificate", "alpn", "version", "group", "fresh"])
-async def test_the_checks_after_the_handshake_stand_alone(
-    ends, listening, raw, monkeypatch, lost
-):
+async def test_the_checks_after_the_handshake_stand_alone(ends, listening, raw, monkeypatch, lost):
     """Even if OpenSSL let it pass, a session without one of these ends before the hook."""
     context = make_context(*ends.server_id, server=True)
     seen = await listening(context=context)
@@ -204,10 +202,10 @@ async def test_early_data_never_reaches_anyone(ends, listening, raw):
         client.conn.do_handshake()
     client.flush()
     client.writer.write(b"\x17\x03\x03\x00\x20" + b"e" * 32)  # an application data record
-    with pytest.raises((SSL.Error, ConnectionError)):
+    with pytest.raises((SSL.Error, ConnectionError)):  # noqa: PT012 - whichever of them fails
         await client.handshake()
         await client.receive()
-    await ends.settle(lambda: seen.transports[0].is_closing())
+    await ends.settle(seen.transports[0].is_closing)
     assert (seen.attests, seen.apps) == ([], [])
 
     second = await raw(seen.port)
@@ -229,7 +227,7 @@ async def test_a_client_that_lacks_something_is_closed(ends, listening, raw, con
         await client.handshake()
         client.send(b"GET / HTTP/1.1\r\n\r\n")
         await client.receive()
-    await ends.settle(lambda: seen.transports[0].is_closing())
+    await ends.settle(seen.transports[0].is_closing)
     assert (seen.attests, seen.apps) == ([], [])
 
 
@@ -330,7 +328,7 @@ async def test_a_cancelled_connect_leaves_nothing_open(ends, listening):
     dialling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dialling
-    await ends.settle(lambda: seen.transports[0].is_closing())
+    await ends.settle(seen.transports[0].is_closing)
 
 
 async def test_an_endless_handshake_is_cut(ends, listening, raw):
@@ -496,7 +494,7 @@ async def test_abort_drops_everything(ends, listening):
 
 
 async def test_the_transport_answers_for_the_socket(ends, listening):
-    """uvicorn asks for the addresses and takes an sslcontext for https."""
+    """An HTTP server asks for the addresses and takes an sslcontext for https."""
     seen = await listening()
     transport, _ = await dial(ends, seen.port)
     assert transport.get_extra_info("peername") == ("127.0.0.1", seen.port)
