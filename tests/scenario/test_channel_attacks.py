@@ -18,6 +18,7 @@ from placet_testing.serving import Served, client_context, serving, trust
 from placet_testing.tee import Tee, workload_config
 
 from placet.attest.verify import bind, verify_evidence
+from placet.client.http import ConnectionPool
 from placet.core.attestation import (
     EXPORTER_LABEL,
     Claims,
@@ -52,7 +53,6 @@ from placet.ratls.exchange import (
     VerifiedPeer,
     WorkloadProver,
 )
-from placet.ratls.http_client import ConnectionPool
 from placet.ratls.server import serve
 from placet.ratls.transport import FrameChannel, TlsPeer, connect
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from placet.client.http import Answer, ConnectionPool
 from placet.core.dsse import Signed, open_signed
 from placet.core.encoding import Record, b64, decode, encode
 from placet.core.limits import MAX_EVIDENCE_AGE
@@ -62,7 +63,6 @@ from placet.ratls.exchange import (
     VerifiedPeer,
     WorkloadProver,
 )
-from placet.ratls.http_client import Answer, ConnectionPool
 from placet.ratls.transport import FrameChannel, TlsPeer
 
 R = TypeVar("R", bound=Record)

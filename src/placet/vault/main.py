@@ -74,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         # No core dump may hold a share (I13).
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.umask(0o077)
         self_test(now=int(time.time()))
         asyncio.run(_run(open_producer(), options.data, host, int(port)))
     except PlacetError as e:
