@@ -152,6 +152,15 @@ class LocalConstellation:
         self._each([self.vaults[n - 1] for n in numbers])
         self._remember()
 
+    def ended(self) -> tuple[int, ...]:
+        """Return the vaults (counted from 1) that do not run.
+
+        Raises:
+            UnavailableError: The launcher does not answer: nothing runs.
+        """
+        running = {p.id for p in self.launcher.list() if p.exit is None}
+        return tuple(i for i, v in enumerate(self.vaults, 1) if v.process not in running)
+
     def close(self) -> None:
         """End the launcher, and with it all that it started."""
         with contextlib.suppress(Exception):
@@ -174,6 +183,8 @@ class LocalConstellation:
 
     def _each(self, vaults: Sequence[VaultProcess]) -> None:
         """Start vaults side by side: each start copies and hashes a bundle."""
+        if not vaults:
+            return
         with ThreadPoolExecutor(max_workers=len(vaults)) as pool:
             for done in [pool.submit(v.start, self.launcher, self.bundle) for v in vaults]:
                 done.result()

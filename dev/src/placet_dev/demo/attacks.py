@@ -12,8 +12,6 @@ import msgspec
 
 from placet.client.constellation import Constellation
 from placet.client.signing import Composer, SigningKey, promote_body
-from placet.core.encoding import encode
-from placet.core.messages import CourierItem, TakeRequest
 from placet.core.profile import VaultSet
 from placet.core.statement import (
     Birth,
@@ -28,7 +26,6 @@ from placet.core.statement import (
 from placet.errors import ApprovalError, ConflictError, MalformedError, PlacetError
 from placet_dev.demo.steps import Step, StepFailedError
 from placet_dev.demo.world import (
-    VOLUME,
     Refusal,
     World,
     all_refused,

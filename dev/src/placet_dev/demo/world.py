@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from placet.attest.trust import trust_from_config
 from placet.client.clock import HostClock
@@ -156,7 +156,8 @@ class World:
                 raise StepFailedError(f"{workload} ended with {code} and said: {text[-600:]}")
             return Refusal(code, said["type"], said["detail"])
 
-        return wait_for(settled, f"{workload} to serve or to be refused")
+        started: object = wait_for(settled, f"{workload} to serve or to be refused")
+        return cast("Notes | Refusal", started)
 
     # --- charters -------------------------------------------------------------------------
 

@@ -108,7 +108,8 @@ class Running:
             # Both before exec: whoever writes to the other end is stamped from the start.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             ours.settimeout(0)
-            with theirs:
+            with theirs, contextlib.ExitStack() as failed:
+                failed.callback(ours.close)
                 self._process = subprocess.Popen(
                     [INTERPRETER, "-I", "-S", "-B", "runtime/boot.py", *arguments],
                     cwd=bundle.folder,
@@ -124,6 +125,7 @@ class Running:
                     start_new_session=True,
                     preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - one call of libc
                 )
+                failed.pop_all()
         self._channel = ours
         self._pidfd = os.pidfd_open(self._process.pid)
         self.enclave = make_enclave(bundle, self._process.pid)

@@ -1,0 +1,157 @@
+"""``placet demo`` and ``placet dev``: contributed to the command by entry points."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from placet.cli.output import exit_code, show_error
+from placet.errors import NotFoundError, PlacetError
+from placet_dev import local
+from placet_dev.demo.run import run_demo
+from placet_dev.demo.stage import Silence, Stage
+from placet_dev.local import Part
+from placet_dev.waiting import written
+
+P = ParamSpec("P")
+FINDINGS = 1
+INTERRUPTED = 130
+LINES = 40
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and only that.")
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=local.default_state,
+    show_default="XDG state folder",
+    help="Folder of the constellation.",
+)
+
+
+def _ending(command: Callable[P, int]) -> Callable[P, None]:
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except PlacetError as e:
+            show_error(e)
+            code = exit_code(e)
+        sys.exit(code)
+
+    return run
+
+
+@click.command()
+@json_option
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Empty folder to use, and to leave with all logs.",
+)
+@_ending
+def demo(*, as_json: bool, keep: Path | None) -> int:
+    """Run the upgrade story end to end, on a software TEE on this machine.
+
+    Five vaults, a platform and an app that keeps notes, each a process. Version 2 of the
+    app is refused, whatever the platform tries, until its owner approves it.
+    """
+    try:
+        if as_json:
+            report = run_demo(Silence(), keep)
+            click.echo(json.dumps(report.plain(), indent=2))
+        else:
+            with Stage(Console(highlight=False)) as stage:
+                report = run_demo(stage, keep)
+                stage.summary(report)
+    except KeyboardInterrupt:
+        click.echo("placet demo: interrupted; everything was ended", err=True)
+        return INTERRUPTED
+    return 0 if report.ok else FINDINGS
+
+
+@click.group()
+def dev() -> None:
+    """Keep a local constellation running for play: five vaults, a platform, a software TEE."""
+
+
+@dev.command()
+@state_option
+@click.option("--port", default=local.PORT, show_default=True, help="First vault's port.")
+@json_option
+@_ending
+def up(*, state: Path, port: int, as_json: bool) -> int:
+    """Start what does not run yet."""
+    parts = local.up(state.absolute(), port)
+    _show(parts, as_json=as_json)
+    if not as_json:
+        file = state.absolute() / "vaults.json"
+        click.echo(f"\nVaults file: {file}\nTry:  placet owner init")
+        click.echo(f"      placet key new --help   (--vaults {file})")
+    return 0
+
+
+@dev.command()
+@state_option
+@json_option
+@_ending
+def status(*, state: Path, as_json: bool) -> int:
+    """Show what runs; the exit code is 1 if something does not."""
+    parts = local.status(state.absolute())
+    _show(parts, as_json=as_json)
+    return 0 if all(p.running for p in parts) else FINDINGS
+
+
+@dev.command()
+@click.argument("name", required=False)
+@click.option("-n", "lines", default=LINES, show_default=True, help="Lines of each log.")
+@state_option
+@_ending
+def logs(*, name: str | None, lines: int, state: Path) -> int:
+    """Print the end of the logs, or of the one of NAME (tee, vault-1, platform, ...)."""
+    parts = local.status(state.absolute())
+    chosen = [p for p in parts if name in (None, p.name)]
+    if not chosen:
+        raise NotFoundError(
+            f"there is no {name}", f"There are: {', '.join(p.name for p in parts)}."
+        )
+    for part in chosen:
+        click.secho(f"== {part.name}: {part.log}", bold=True)
+        click.echo("\n".join(written(part.log).splitlines()[-lines:]))
+    return 0
+
+
+@dev.command()
+@state_option
+@click.option("--wipe", is_flag=True, help="Remove its folder as well: keys, shares, data.")
+@_ending
+def down(*, state: Path, wipe: bool) -> int:
+    """End all processes; what they stored stays for the next `up`."""
+    local.down(state.absolute())
+    if wipe:
+        shutil.rmtree(state)
+    click.echo(f"down; {state} {'is gone' if wipe else 'stays'}")
+    return 0
+
+
+def _show(parts: Sequence[Part], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([asdict(p) for p in parts], indent=2, default=str))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("part", "", "endpoint", "vault id"):
+        table.add_column(column, overflow="fold")
+    for part in parts:
+        how = "[green]runs[/]" if part.running else "[red]down[/]"
+        table.add_row(part.name, how, escape(part.endpoint), part.id[:19])
+    Console(highlight=False).print(table)
