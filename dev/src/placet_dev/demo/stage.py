@@ -7,8 +7,10 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from placet_dev.demo.run import Report
 from placet_dev.demo.steps import Result, Step
@@ -50,7 +52,7 @@ class Stage:
         self._quiet()
         look = LOOK[result.kind][0] if result.ok else "[bold red]FAILED[/] "
         self._console.print(f"{look}  [bold]{escape(result.name)}[/]")
-        self._console.print(f"         [dim]{escape(result.detail)}[/]")
+        self._console.print(Padding(Text(result.detail, style="dim"), (0, 0, 0, 9)))
 
     def summary(self, report: Report) -> None:
         """Show all steps in a table, and what that means."""

@@ -201,6 +201,14 @@ class World:
         numbers = {v.id: i for i, v in enumerate(self.constellation.vaults, 1)}
         return {numbers[v]: a.head for v, a in sorted(answers.items())}
 
+    def attested(self) -> int:
+        """Return how many vaults prove who they are, what they run and that they are awake."""
+
+        async def look(vaults: Constellation) -> int:
+            return len((await vaults.fan_out(lambda v: v.status(os.urandom(32)))).values)
+
+        return self.visit(self.constellation.listed().vault_set, look)
+
     def close(self) -> None:
         """End all processes."""
         if hasattr(self, "platform"):
@@ -233,14 +241,14 @@ def all_refused(answers: Iterable[Mapping[str, Any]], problem: type[PlacetError]
     return f"{len(said)} of {len(said)} vaults: {problem.type}"
 
 
-def refused_by_agent(started: Notes | Refusal, *types: str) -> Refusal:
-    """Return how an app was refused, if that was for one of these reasons.
+def refused_by_agent(started: Notes | Refusal, *types: str, code: int = DENIED) -> Refusal:
+    """Return how an app was refused, if that was for one of these reasons and with this code.
 
     Raises:
         StepFailedError: It serves, or was refused for another reason.
     """
     if isinstance(started, Notes):
         raise StepFailedError(f"it started: {started.workload} serves on {started.address}")
-    if started.type not in types or started.code != DENIED:
+    if started.type not in types or started.code != code:
         raise StepFailedError(f"ended with {started.code}, {started.type}: {started.detail}")
     return started

@@ -1,0 +1,121 @@
+"""The platform against real processes, and proof that the steps notice when it gets in."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("placet_dev.notes.app.store")
+
+from placet.core.profile import code_id
+from placet.errors import ApprovalError, MalformedError
+from placet_dev.demo import story
+from placet_dev.demo.attacks import ATTACKS
+from placet_dev.demo.steps import Step, StepFailedError
+from placet_dev.demo.world import Notes, Refusal, World, all_refused, refused_by_agent
+
+UNAVAILABLE = 75
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Five vaults, a platform, an owner; notes 1 runs and holds notes, notes 2 is staged."""
+    made = World(state=tmp_path_factory.mktemp("redteam"))
+    try:
+        for act in (
+            story.five_vaults,
+            story.platform,
+            story.owner_makes_a_key,
+            story.writes,
+            story.stages,
+        ):
+            act(made)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.req("I2")
+@pytest.mark.parametrize("attack", ATTACKS, ids=[a.name for a in ATTACKS])
+def test_attack_is_refused(world: World, attack: Step[World]) -> None:
+    """Each of the demo's attacks, in its order: the step raises unless it was refused."""
+    assert attack.act(world)
+
+
+@pytest.mark.req("I4")
+def test_staging_lets_nobody_in(world: World) -> None:
+    """Notes 2 is staged at every vault, and is refused as if it were not."""
+    assert code_id(world.profile("notes-2")) in world.owner.pending(world.key)
+    assert "measurement-not-approved" in story.deploys_unapproved(world)
+
+
+def test_notes_outlive_a_power_failure(world: World) -> None:
+    """The app and its agent are killed while they serve: every note that was answered is there."""
+    app = world.app()
+    app.add("answered before the lights went out")
+    world.written = app.texts()
+    launcher = world.constellation.launcher
+    launcher.stop(app.workload, signal.SIGKILL)
+    launcher.wait(app.workload)
+    assert world.serve("notes-1").texts() == world.written
+
+
+@pytest.mark.req("R8.3")
+@pytest.mark.req("I9")
+def test_one_vault_more_than_may_be_down(world: World) -> None:
+    """With n-k+1 vaults dead the app is told so, by a type; nothing is created or changed."""
+    world.stop()
+    world.constellation.kill(3, 4, 5)
+    before = world.volume_digest()
+    fresh = refused_by_agent(
+        world.start("notes-1", "fresh"), "quorum-unavailable", code=UNAVAILABLE
+    )
+    known = refused_by_agent(world.start("notes-1"), "quorum-unavailable", code=UNAVAILABLE)
+    assert "2 of 5" in known.detail
+    assert "2 of 5" in fresh.detail
+    assert world.volume_digest() == before
+    assert not list((world.platform.state / "volumes" / "fresh").iterdir())
+    world.constellation.restart(3, 4, 5)
+    assert world.serve("notes-1").texts() == world.written
+
+
+@pytest.mark.req("I17")
+def test_the_environment_of_the_launcher_changes_nothing(world: World) -> None:
+    """What the platform may set without being measured are values, never options or code."""
+    launcher, bundle = world.constellation.launcher, world.platform.bundles / "notes-1"
+    for params in (
+        {"listen": "--wait"},
+        {"listen": "127.0.0.1:0", "python": "/bin/sh"},
+        {"listen": "127.0.0.1:0", "LD_PRELOAD": "x.so"},
+    ):
+        with pytest.raises(MalformedError, match="parameter"):
+            launcher.start(bundle, {"key": world.key, "volume": "v", "charter": "c", **params})
+
+
+# --- the steps can fail: from here on the owner has let notes 2 in -------------------------
+
+
+def test_a_step_notices_when_the_version_is_let_in(world: World) -> None:
+    """After the owner's promote the refused deployment starts, and its step says so."""
+    confirmed, missing = world.owner.promote(world.key, code_id(world.profile("notes-2")))
+    assert (confirmed, missing) == (5, set())
+    with pytest.raises(StepFailedError, match="it started"):
+        story.deploys_unapproved(world)
+    with pytest.raises(StepFailedError, match="it started"):
+        refused_by_agent(Notes("127.0.0.1:1", "notes-9", "2"), "measurement-not-approved")
+
+
+def test_a_step_notices_another_reason() -> None:
+    """A refusal for the wrong reason, or by one vault too few, is no proof."""
+    with pytest.raises(StepFailedError):
+        refused_by_agent(Refusal(77, "malformed", ""), "measurement-not-approved")
+    with pytest.raises(StepFailedError):
+        refused_by_agent(Refusal(75, "quorum-unavailable", ""), "quorum-unavailable")
+    refused = {"endpoint": "a", "status": 403, "answer": ApprovalError("").problem()}
+    taken = {"endpoint": "b", "status": 200, "answer": {"head": "x"}}
+    assert all_refused([refused], ApprovalError)
+    for answers in ([refused, taken], []):
+        with pytest.raises(StepFailedError):
+            all_refused(answers, ApprovalError)
