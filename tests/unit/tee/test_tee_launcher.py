@@ -36,7 +36,6 @@ def launcher(tmp_path_factory):
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMUGGLED", "1")
-        patch.setenv("PYTHONPATH", str(folder))
         launcher = spawn_launcher(folder / "state", folder / "control")
     with launcher:
         yield launcher
