@@ -1,0 +1,162 @@
+"""``placet dev`` keeps a constellation, and ``placet demo`` cleans up when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("placet_dev.notes.app.store")
+
+from placet.client.vaults_file import read_vaults
+
+PLACET = (sys.executable, "-c", "from placet.cli.main import main; main()")
+PARTS = ["tee", "vault-1", "vault-2", "vault-3", "vault-4", "vault-5", "platform"]
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def _processes_about(folder: Path) -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it ended while we looked
+            if str(folder).encode() in command:
+                found.add(int(entry.name))
+    return found
+
+
+def _free_ports(count: int) -> int:
+    """Return the first of so many ports in a row of which none is taken."""
+    for first in range(20_000, 30_000, count):
+        sockets = []
+        try:
+            ports = range(first, first + count)
+            sockets.extend(socket.create_server(("127.0.0.1", p)) for p in ports)
+        except OSError:
+            continue
+        else:
+            return first
+        finally:
+            for one in sockets:
+                one.close()
+    raise AssertionError("no free ports")
+
+
+class Dev:
+    """Runs ``placet dev`` on a state folder and ports of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.port = _free_ports(6) + 1
+
+    def __call__(self, *arguments: str, state: Path | None = None) -> subprocess.CompletedProcess:
+        """Run a subcommand and return what became of it."""
+        port = ["--port", str(self.port)] if arguments[0] == "up" else []
+        command = [*PLACET, "dev", *arguments, *port, "--state", str(state or self.state)]
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def parts(self, command: str, *, code: int = 0) -> dict[str, dict[str, Any]]:
+        """Return what a subcommand says of each part."""
+        done = self(command, "--json")
+        assert done.returncode == code, done.stdout + done.stderr
+        return {p["name"]: p for p in json.loads(done.stdout)}
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Dev]:
+    """Return the commands; whatever runs at the end is ended."""
+    made = Dev(tmp_path / "state")
+    yield made
+    made("down")
+    assert _processes_about(tmp_path) == set()
+
+
+def test_a_constellation_for_play(dev: Dev, tmp_path: Path) -> None:
+    """Up, again, with a vault killed, down, up once more: the vaults stay who they are."""
+    first = dev.parts("up")
+    assert list(first) == PARTS
+    assert all(p["running"] for p in first.values())
+    assert first["vault-3"]["endpoint"] == f"127.0.0.1:{dev.port + 2}"
+    listed = read_vaults(dev.state / "vaults.json")
+    assert [v.id for v in listed.vaults] == [first[f"vault-{i}"]["id"] for i in range(1, 6)]
+    assert (listed.k, len(listed.trust_roots)) == (3, 1)
+
+    # A second one on the same ports: which is taken, and what to do about it.
+    taken = dev("up", state=tmp_path / "other")
+    assert taken.returncode == 6
+    assert f"port {dev.port} on 127.0.0.1 is taken" in taken.stderr
+    assert "placet dev down" in taken.stderr
+
+    [killed] = _processes_about(dev.state / "vaults" / "3")
+    os.kill(killed, signal.SIGKILL)
+    _until(lambda: not dev.parts("status", code=1)["vault-3"]["running"], "vault 3 is down")
+    assert [n for n, p in dev.parts("status", code=1).items() if not p["running"]] == ["vault-3"]
+    assert dev.parts("up") == first
+
+    said = dev("logs", "vault-3").stdout
+    assert said.count(f"vault {first['vault-3']['id']} ready") == 2
+    assert dev("logs", "vault-9").returncode == 2
+
+    assert dev("down").returncode == 0
+    assert not any(p["running"] for p in dev.parts("status", code=1).values())
+    assert dev.parts("up") == first
+
+    assert dev("down", "--wipe").returncode == 0
+    assert not dev.state.exists()
+    assert dev("status").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "left"),
+    [
+        pytest.param(signal.SIGINT, 130, 0, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 130, 0, id="SIGTERM"),
+        pytest.param(signal.SIGKILL, -9, 1, id="SIGKILL leaves files"),
+    ],
+)
+def test_a_demo_that_is_stopped_leaves_no_process(
+    tmp_path: Path, number: int, code: int, left: int
+) -> None:
+    """However it is stopped, all that it started ends; its folder goes if it can."""
+    demo = subprocess.Popen(
+        [*PLACET, "demo", "--json"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        # The launcher, five vaults and the platform.
+        _until(lambda: len(_processes_about(tmp_path)) >= 7, "the demo is under way")
+        demo.send_signal(number)
+        assert demo.wait(30) == code
+    finally:
+        demo.kill()
+        demo.wait()
+    _until(lambda: not _processes_about(tmp_path), "its processes have ended")
+    assert len(list(tmp_path.iterdir())) == left
