@@ -30,7 +30,8 @@ from placet.core.messages import Taken
 from placet.core.profile import code_id
 from placet.core.statement import UntrustedStatement
 from placet.errors import PlacetError
-from placet.policy.charter import Courier, KeyPolicy, effective_at, replay, take
+from placet.policy.charter import Courier, effective_at, replay, take
+from placet.policy.key_policy import KeyPolicy
 
 N, K = 3, 2
 LATE = NOW + 40 * 86400

@@ -33,7 +33,7 @@ from placet.errors import (
     ShareMissingError,
     UnavailableError,
 )
-from placet.policy.charter import KeyPolicy
+from placet.policy.key_policy import KeyPolicy
 from placet.ratls.exchange import Clock, WorkloadProver
 from placet.sharing.key import wipe
 

@@ -21,7 +21,8 @@ from placet.errors import (
     PlacetError,
     VerificationError,
 )
-from placet.policy.charter import Courier, KeyPolicy, take
+from placet.policy.charter import Courier, take
+from placet.policy.key_policy import KeyPolicy
 
 Vouched = dict[str, dict[str, Signed]]
 """Verified `Taken` receipts: by statement, then by vault."""

@@ -29,7 +29,7 @@ from placet.errors import (
     UnavailableError,
     VerificationError,
 )
-from placet.policy.charter import KeyPolicy
+from placet.policy.key_policy import KeyPolicy
 from placet.sharing.key import Answer, Dealing, combine, deal, wipe
 
 T = TypeVar("T")

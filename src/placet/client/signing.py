@@ -38,7 +38,7 @@ from placet.core.statement import (
     signer_id,
 )
 from placet.errors import MalformedError, UnavailableError
-from placet.policy.charter import KeyPolicy
+from placet.policy.key_policy import KeyPolicy
 
 Rng = Callable[[int], bytes]
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from placet.core.attestation import AttestedIdentity, Purpose, keys_digest
 from placet.errors import BindingError, EvidenceStaleError, NotApprovedError, RoleDeniedError
-from placet.policy.charter import Approval, KeyPolicy
+from placet.policy.key_policy import Approval, KeyPolicy
 from placet.policy.match import code_of, match_platform
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from placet.core.profile import check_profile
 from placet.core.statement import RevokePending, Signer, Stage, UntrustedStatement, signer_id
 from placet.errors import ApprovalError, ApprovalExpiredError, MalformedError, RoleDeniedError
-from placet.policy.charter import CLOCK_SKEW, KeyPolicy
+from placet.policy.charter import CLOCK_SKEW
+from placet.policy.key_policy import KeyPolicy
 from placet.policy.principal import leaves
 from placet.policy.signers import verify_signatures
 

@@ -25,7 +25,7 @@ from placet.errors import (
     SupersededError,
     VerificationError,
 )
-from placet.policy.charter import KeyPolicy
+from placet.policy.key_policy import KeyPolicy
 from placet.sharing.key import verify_share
 from placet.vault.records import CommittedShare, HeldShare, KeyRecord
 

@@ -9,7 +9,8 @@ from placet.core.encoding import decode
 from placet.core.limits import MAX_RECORD
 from placet.core.statement import open_statement
 from placet.errors import KeyNotBornError
-from placet.policy.charter import KeyPolicy, TakenStatement, fold
+from placet.policy.charter import TakenStatement, fold
+from placet.policy.key_policy import KeyPolicy
 from placet.storage.store import Store
 from placet.vault.records import KeyRecord
 

@@ -65,8 +65,9 @@ from placet.errors import (
     RoleDeniedError,
     ShareMissingError,
 )
-from placet.policy.charter import Approval, Courier, KeyPolicy, take
+from placet.policy.charter import Courier, take
 from placet.policy.gate import decide_release
+from placet.policy.key_policy import Approval, KeyPolicy
 from placet.policy.pending import check_revoke_pending, check_stage
 from placet.ratls.exchange import Clock, VerifiedPeer
 from placet.storage.log import Log

@@ -23,7 +23,8 @@ from placet.core.messages import (
 )
 from placet.core.profile import Profile, code_id
 from placet.core.statement import BirthBody, UntrustedStatement
-from placet.policy.charter import KeyPolicy, replay
+from placet.policy.charter import replay
+from placet.policy.key_policy import KeyPolicy
 from placet.sharing.key import Answer, Dealing, combine, deal
 from placet_testing.charters import NOW, birth_body, composer, identity, profile, signed
 from placet_testing.vaults import Bench, TestClock, open_bench, peer

@@ -47,13 +47,13 @@ from placet.errors import (
 from placet.policy.charter import (
     CLOCK_SKEW,
     Courier,
-    KeyPolicy,
     TakenStatement,
     effective_at,
     fold,
     replay,
     take,
 )
+from placet.policy.key_policy import KeyPolicy
 
 DAY = 86400
 V1, V2, V3 = profile(1), profile(2), profile(3, security_version=3)

@@ -34,8 +34,9 @@ from placet.errors import (
     RoleDeniedError,
     TcbError,
 )
-from placet.policy.charter import Approval, KeyPolicy, replay
+from placet.policy.charter import replay
 from placet.policy.gate import decide_release
+from placet.policy.key_policy import Approval, KeyPolicy
 
 V1, V2, V3 = profile(1), profile(2, security_version=2), profile(3, security_version=3)
 OTHER_KEY = "sha256:" + "0f" * 32

@@ -27,7 +27,7 @@ from placet.core.statement import (
     owner_fingerprint,
 )
 from placet.errors import NotFoundError
-from placet.policy.charter import KeyPolicy
+from placet.policy.key_policy import KeyPolicy
 from placet_dev.demo.steps import StepFailedError
 
 T = TypeVar("T")

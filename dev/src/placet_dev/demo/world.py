@@ -20,7 +20,8 @@ from placet.core.messages import CharterAnswer, CourierItem, TakeRequest
 from placet.core.profile import Profile, VaultSet
 from placet.core.statement import UntrustedStatement, open_statement
 from placet.errors import PlacetError, type_prefix
-from placet.policy.charter import KeyPolicy, replay
+from placet.policy.charter import replay
+from placet.policy.key_policy import KeyPolicy
 from placet_dev.constellation import SECURITY_VERSION, LocalConstellation
 from placet_dev.demo.owner import Owner
 from placet_dev.demo.steps import StepFailedError
