@@ -259,13 +259,14 @@ class Constellation:
     async def gather(self, key: str, *, head: str | None = None) -> Gathered:
         """Recover the data key from any k vaults. Take a workload's constellation.
 
+        If too few release it, vaults that lack statements are brought them and asked again.
+
         A denial is never taken for absence (I9): `ShareMissingError` is raised only when
         every vault answered and none of them refused.
 
         Args:
             key: The key id.
-            head: The newest charter head that is known; vaults behind it are brought up
-                to date and asked again.
+            head: The newest charter head that is known: vaults that lack it refuse.
 
         Raises:
             NotApprovedError: So many vaults deny it that k cannot be reached.
@@ -297,17 +298,10 @@ class Constellation:
             return True
 
         outcomes = await self.fan_out(ask, enough=settled)
-        errors = outcomes.errors
-        behind = [
-            v for v, e in errors.items() if isinstance(e, AncestorMissingError | KeyNotBornError)
-        ]
-        if not found and behind and len(behind) < self.vault_set.n:
-            before = outcomes
-            # If nobody has what they lack, their own answers say so best.
-            with contextlib.suppress(PlacetError):
-                await self.courier(key)
-            again = await self.fan_out(ask, enough=settled, only=behind)
-            outcomes = before.replaced(again)
+        if not found:
+            # Vaults that were away may not have heard yet of what lets this code in.
+            before, told = outcomes, await self._tell(key)
+            outcomes = before.replaced(await self.fan_out(ask, enough=settled, only=told))
         if not found:
             raise self._why_not(outcomes, failed)
         return Gathered(
@@ -315,6 +309,13 @@ class Constellation:
             heads={v: (version, at) for v, (_, version, at) in outcomes.values.items()},
             outcomes=outcomes,
         )
+
+    async def _tell(self, key: str) -> Sequence[str]:
+        """Bring statements to vaults that lack them; return who took some."""
+        with contextlib.suppress(PlacetError):  # what vaults said to us stands
+            _, brought = await self.courier(key)
+            return tuple(brought.values)
+        return ()
 
     def _why_not(self, outcomes: Outcomes[Any], failed: Sequence[KeyCheckError]) -> PlacetError:
         k, errors = self.vault_set.k, outcomes.errors

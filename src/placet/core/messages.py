@@ -118,7 +118,7 @@ class TakeAnswer(Record):
 
     head: Sha256
     version: Int
-    taken: Receipts
+    taken: Annotated[tuple[Signed, ...], Meta(max_length=MAX_CHAIN)]
 
 
 class CharterAnswer(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -18,7 +19,7 @@ from placet_testing.charters import (
 )
 from placet_testing.clients import Link, client_of
 from placet_testing.constellations import Story, begin
-from placet_testing.vaults import TestClock
+from placet_testing.vaults import TestClock, open_bench
 
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
 from placet.core.dsse import open_signed, sign_record, vault_id
@@ -74,10 +75,22 @@ class One:
         return self.story.key
 
 
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    """Return a folder with five vaults' stores, and the statements in them."""
+    folder = tmp_path_factory.mktemp("story")
+    story = begin(folder)
+    story.close()
+    return folder, story.statements
+
+
 @pytest.fixture
-def one(tmp_path):
+def one(ready, tmp_path):
     """Return a vault that keeps a share of a created key."""
-    story = begin(tmp_path)
+    shutil.copytree(ready[0], tmp_path / "vaults")
+    clock = TestClock(time=NOW)
+    benches = [open_bench(tmp_path / "vaults", 1, clock=clock)]
+    story = Story(tmp_path / "vaults", clock, benches, list(ready[1]))
     link = Link(story.benches[0])
     workloads = [
         client_of(link, 1, identity(profile(1), (story.key,), purpose=p), (story.key,))
