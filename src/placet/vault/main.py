@@ -36,7 +36,8 @@ from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Batch, Put, Store
 from placet.vault.http import VaultApp
 from placet.vault.records import IdentityRecord
-from placet.vault.service import Vault, VaultIdentity
+from placet.vault.service import Vault
+from placet.vault.state import VaultIdentity
 
 IDENTITY = "identity/vault"
 CERTIFICATE_LIFETIME = 365 * 24 * 3600

@@ -22,7 +22,8 @@ from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
 from placet.vault.http import VaultApp
 from placet.vault.main import VaultClock, open_vault
-from placet.vault.service import Vault, VaultIdentity
+from placet.vault.service import Vault
+from placet.vault.state import VaultIdentity
 from placet_testing.tee import Tee, dev_pki, vault_config
 
 

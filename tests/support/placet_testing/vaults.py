@@ -12,7 +12,8 @@ from placet.ratls.exchange import VerifiedPeer
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
-from placet.vault.service import Vault, VaultIdentity
+from placet.vault.service import Vault
+from placet.vault.state import VaultIdentity
 from placet_testing.charters import NOW, vault_key
 
 

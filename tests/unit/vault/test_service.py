@@ -286,7 +286,7 @@ def test_a_stager_has_a_quota_and_what_ended_frees_it(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The platform cannot fill a vault; an ended stage makes room."""
-    monkeypatch.setattr("placet.vault.service.MAX_PENDING", 2)
+    monkeypatch.setattr("placet.vault.staging.MAX_PENDING", 2)
     vault = story.benches[0].vault
     for number in (2, 3):
         vault.stage(stage(story, profile(number)))

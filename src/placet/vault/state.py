@@ -1,0 +1,75 @@
+"""What every part of a vault's service stands on: who it is, its store, its log, its clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from placet.core.config import VaultSettings
+from placet.core.dsse import vault_id
+from placet.core.encoding import encode
+from placet.core.logentry import Draft
+from placet.errors import (
+    KeyNotBornError,
+)
+from placet.ratls.exchange import Clock
+from placet.storage.log import Log
+from placet.storage.store import Put, Store
+from placet.vault.keys import Keys, KeyState, record_name
+from placet.vault.records import (
+    KeyRecord,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultIdentity:
+    """Who this vault is, and which start of it this is."""
+
+    key: Ed25519PrivateKey
+    boot: str
+    boots: int
+
+    @property
+    def id(self) -> str:
+        """Return the vault id: the digest of the identity key."""
+        return vault_id(self.key.public_key().public_bytes_raw())
+
+
+class VaultCore:
+    """One vault over its log and store. Not for use by several threads.
+
+    Args:
+        identity: Its key and boot.
+        settings: Measured settings.
+        store: Sealed records.
+        log: The log, in that store.
+        clock: This vault's time, which never goes back.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: VaultIdentity,
+        settings: VaultSettings,
+        store: Store,
+        log: Log,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._store, self._log = store, log
+        self._clock = clock
+        self._keys = Keys(store)
+        self._born = len(store.names("key"))
+
+    def _find(self, key: str) -> KeyState | None:
+        try:
+            return self._keys.get(key)
+        except KeyNotBornError:
+            return None
+
+    def _replace(self, state: KeyState, record: KeyRecord, *drafts: Draft) -> None:
+        put = Put(record_name(state.policy.key), encode(record), state.version)
+        self._log.commit(*drafts, now=self._clock.now(), changes=(put,))
+        self._keys.put(state.policy.key, KeyState(state.version + 1, record, state.policy))
