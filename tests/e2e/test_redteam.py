@@ -11,10 +11,11 @@ pytest.importorskip("placet_dev.notes.app.store")
 
 from placet.core.profile import code_id
 from placet.errors import ApprovalError, MalformedError
+from placet_dev.apps import Refusal, Serving
 from placet_dev.demo import story
 from placet_dev.demo.attacks import ATTACKS
 from placet_dev.demo.steps import Step, StepFailedError
-from placet_dev.demo.world import Notes, Refusal, World, all_refused, refused_by_agent
+from placet_dev.demo.world import World, all_refused, refused_by_agent
 
 UNAVAILABLE = 75
 
@@ -104,15 +105,15 @@ def test_a_step_notices_when_the_version_is_let_in(world: World) -> None:
     with pytest.raises(StepFailedError, match="it started"):
         story.deploys_unapproved(world)
     with pytest.raises(StepFailedError, match="it started"):
-        refused_by_agent(Notes("127.0.0.1:1", "notes-9", "2"), "measurement-not-approved")
+        refused_by_agent(Serving("127.0.0.1:1", "notes-9", "2"), "measurement-not-approved")
 
 
 def test_a_step_notices_another_reason() -> None:
     """A refusal for the wrong reason, or by one vault too few, is no proof."""
     with pytest.raises(StepFailedError):
-        refused_by_agent(Refusal(77, "malformed", ""), "measurement-not-approved")
+        refused_by_agent(Refusal(77, "malformed", "", ""), "measurement-not-approved")
     with pytest.raises(StepFailedError):
-        refused_by_agent(Refusal(75, "quorum-unavailable", ""), "quorum-unavailable")
+        refused_by_agent(Refusal(75, "quorum-unavailable", "", ""), "quorum-unavailable")
     refused = {"endpoint": "a", "status": 403, "answer": ApprovalError("").problem()}
     taken = {"endpoint": "b", "status": 200, "answer": {"head": "x"}}
     assert all_refused([refused], ApprovalError)

@@ -17,17 +17,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from placet.cli.output import exit_code, show_error
+from placet.cli.settings import Home
 from placet.errors import NotFoundError, PlacetError
-from placet_dev import local
+from placet_dev import local, play
+from placet_dev.apps import Refusal
 from placet_dev.demo.run import run_demo
 from placet_dev.demo.stage import Silence, Stage
 from placet_dev.local import Part
+from placet_dev.notes.builds import EDITIONS, LABEL
 from placet_dev.waiting import written
 
 P = ParamSpec("P")
 FINDINGS = 1
 INTERRUPTED = 130
 LINES = 40
+VERSION = click.Choice(sorted(EDITIONS))
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and only that.")
 state_option = click.option(
@@ -96,8 +100,8 @@ def up(*, state: Path, port: int, as_json: bool) -> int:
     _show(parts, as_json=as_json)
     if not as_json:
         file = state.absolute() / "vaults.json"
-        click.echo(f"\nVaults file: {file}\nTry:  placet owner init")
-        click.echo(f"      placet key new --help   (--vaults {file})")
+        click.echo(f"\nvaults file: {file}")
+        click.echo("next: placet owner init; placet dev build 1")
     return 0
 
 
@@ -141,6 +145,52 @@ def down(*, state: Path, wipe: bool) -> int:
     if wipe:
         shutil.rmtree(state)
     click.echo(f"down; {state} {'is gone' if wipe else 'stays'}")
+    return 0
+
+
+@dev.command()
+@click.argument("version", type=VERSION)
+@state_option
+@_ending
+def build(*, version: str, state: Path) -> int:
+    """Build VERSION of the notes app for the owner that `placet owner init` made."""
+    built = play.build(state.absolute(), version, Home.find().owner().fingerprint)
+    click.echo(f"notes {version} is built: code {built.code}\nprofile: {built.profile}")
+    if version == "1":
+        click.echo(f"next: placet key new {LABEL} --vaults {state.absolute() / 'vaults.json'} \\")
+        click.echo(f"        --profile {built.profile} --stager {built.stager}")
+        click.echo(f"      placet dev start 1 {LABEL}")
+    else:
+        click.echo(f"next: placet dev stage {version} {LABEL}; placet dev start {version} {LABEL}")
+    return 0
+
+
+@dev.command()
+@click.argument("version", type=VERSION)
+@click.argument("key")
+@state_option
+@_ending
+def stage(*, version: str, key: str, state: Path) -> int:
+    """Have the platform put VERSION of notes forward for KEY (label or id)."""
+    count = play.stage(state.absolute(), version, Home.find().key(key).key)
+    click.echo(f"pending at {count} vaults; next: placet pending {key}")
+    return 0
+
+
+@dev.command()
+@click.argument("version", type=VERSION)
+@click.argument("key")
+@state_option
+@_ending
+def start(*, version: str, key: str, state: Path) -> int:
+    """Have the platform stop what runs and start VERSION of notes on the volume of KEY."""
+    found = play.start(state.absolute(), version, Home.find().key(key).key)
+    if isinstance(found, Refusal):
+        click.echo(f"refused with {found.code}: {found.type}: {found.detail}", err=True)
+        if found.hint:
+            click.echo(f"next: {found.hint}", err=True)
+        return found.code
+    click.echo(f"notes {found.version} serves on http://{found.address}/")
     return 0
 
 

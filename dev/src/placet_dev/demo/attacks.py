@@ -24,9 +24,9 @@ from placet.core.statement import (
     open_statement,
 )
 from placet.errors import ApprovalError, ConflictError, MalformedError, PlacetError
+from placet_dev.apps import Refusal
 from placet_dev.demo.steps import Step, StepFailedError
 from placet_dev.demo.world import (
-    Refusal,
     World,
     all_refused,
     refused_by_agent,

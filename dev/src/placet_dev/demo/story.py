@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from placet.core.profile import code_id
+from placet_dev.apps import Serving
 from placet_dev.constellation import LocalConstellation
 from placet_dev.demo.attacks import ATTACKS
 from placet_dev.demo.owner import Owner
 from placet_dev.demo.steps import Step, StepFailedError
-from placet_dev.demo.world import Notes, World, refused_by_agent
+from placet_dev.demo.world import World, refused_by_agent
 from placet_dev.notes.builds import LABEL, notes_config, write_notes
 from placet_dev.platform_process import start_platform
 from placet_dev.waiting import wait_for
@@ -164,7 +165,7 @@ def retired_is_refused(world: World) -> str:
     return f"exit {refusal.code}, {refusal.type} (retired); notes 2 still reads"
 
 
-def _reads_all(world: World, bundle: str) -> Notes:
+def _reads_all(world: World, bundle: str) -> Serving:
     app = world.serve(bundle)
     if app.texts() != world.written:
         raise StepFailedError(f"wrote {world.written}, {bundle} reads {app.texts()}")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from placet.attest.trust import trust_from_config
 from placet.client.clock import HostClock
@@ -22,50 +21,17 @@ from placet.core.statement import UntrustedStatement, open_statement
 from placet.errors import PlacetError, type_prefix
 from placet.policy.charter import replay
 from placet.policy.key_policy import KeyPolicy
+from placet_dev.apps import ANYWHERE, Refusal, Serving, settled
 from placet_dev.constellation import SECURITY_VERSION, LocalConstellation
 from placet_dev.demo.owner import Owner
 from placet_dev.demo.steps import StepFailedError
-from placet_dev.local_http import ask
 from placet_dev.platform_process import Platform
 from placet_dev.tee.bundle import profile_of, read_bundle
-from placet_dev.vaults import HOST, UP_TO_DATE
-from placet_dev.waiting import wait_for
+from placet_dev.vaults import UP_TO_DATE
 
 T = TypeVar("T")
 DENIED = 77
-REFUSED = re.compile(r"^placet run: (?P<type>[a-z-]+): (?P<detail>.*)$", re.MULTILINE)
-READY = re.compile(
-    rf"^notes (?P<version>\S+) ready on (?P<address>{re.escape(HOST)}:\d+)$", re.MULTILINE
-)
-ANYWHERE = {"listen": f"{HOST}:0"}
 VOLUME = "notes"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """How the agent refused to start an app."""
-
-    code: int
-    type: str
-    """Of the problem that it printed."""
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """A notes app that runs."""
-
-    address: str
-    workload: str
-    version: str
-
-    def add(self, text: str) -> None:
-        """Add a note."""
-        ask(self.address, "POST", "/notes", encode({"text": text}))
-
-    def texts(self, query: str = "") -> list[str]:
-        """Return all notes, or those that hold ``query``, as far as this version can."""
-        return [n["text"] for n in ask(self.address, "GET", f"/notes?q={query}")["notes"]]
 
 
 @dataclass(kw_only=True)
@@ -81,7 +47,7 @@ class World:
     platform: Platform = field(init=False)
     owner: Owner = field(init=False)
     key: str = field(default="", init=False)
-    notes: Notes | None = field(default=None, init=False)
+    notes: Serving | None = field(default=None, init=False)
     written: list[str] = field(default_factory=list, init=False)
     held_back: UntrustedStatement | None = field(default=None, init=False)
 
@@ -96,24 +62,24 @@ class World:
             tcb=UP_TO_DATE,
         )
 
-    def start(self, bundle: str, volume: str = VOLUME) -> Notes | Refusal:
+    def start(self, bundle: str, volume: str = VOLUME) -> Serving | Refusal:
         """Have the platform start a bundle; return the app when it serves, or its refusal."""
         workload = self.platform.start(bundle, self.key, ANYWHERE, volume)
-        return self._settled(
+        return settled(
             workload,
             lambda: self.platform.exit_of(workload),
             lambda: self.platform.log_of(workload),
         )
 
-    def start_behind(self, bundle: Path, params: Mapping[str, str], log: Path) -> Notes | Refusal:
+    def start_behind(self, bundle: Path, params: Mapping[str, str], log: Path) -> Serving | Refusal:
         """Start a bundle as whoever holds the TEE's control socket can: with any parameters."""
         launcher = self.constellation.launcher
         workload = launcher.start(bundle, {**ANYWHERE, **params}, log).id
-        return self._settled(
+        return settled(
             workload, lambda: launcher.status(workload).exit, lambda: log.read_text("utf-8")
         )
 
-    def serve(self, bundle: str, volume: str = VOLUME) -> Notes:
+    def serve(self, bundle: str, volume: str = VOLUME) -> Serving:
         """Start a bundle that must start; it is the app of the story from now on."""
         started = self.start(bundle, volume)
         if isinstance(started, Refusal):
@@ -121,7 +87,7 @@ class World:
         self.notes = started
         return started
 
-    def app(self) -> Notes:
+    def app(self) -> Serving:
         """Return the app that runs."""
         if self.notes is None:
             raise StepFailedError("no app runs")
@@ -139,26 +105,6 @@ class World:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return whole.hexdigest()
-
-    @staticmethod
-    def _settled(
-        workload: str, exit_of: Callable[[], int | None], log_of: Callable[[], str]
-    ) -> Notes | Refusal:
-        def settled() -> Notes | Refusal | None:
-            # In this order: what it printed before it ended counts.
-            code = exit_of()
-            text = log_of()
-            if ready := READY.search(text):
-                return Notes(ready["address"], workload, ready["version"])
-            if code is None:
-                return None
-            said = REFUSED.search(text)
-            if said is None:
-                raise StepFailedError(f"{workload} ended with {code} and said: {text[-600:]}")
-            return Refusal(code, said["type"], said["detail"])
-
-        started: object = wait_for(settled, f"{workload} to serve or to be refused")
-        return cast("Notes | Refusal", started)
 
     # --- charters -------------------------------------------------------------------------
 
@@ -242,13 +188,13 @@ def all_refused(answers: Iterable[Mapping[str, Any]], problem: type[PlacetError]
     return f"{len(said)} of {len(said)} vaults: {problem.type}"
 
 
-def refused_by_agent(started: Notes | Refusal, *types: str, code: int = DENIED) -> Refusal:
+def refused_by_agent(started: Serving | Refusal, *types: str, code: int = DENIED) -> Refusal:
     """Return how an app was refused, if that was for one of these reasons and with this code.
 
     Raises:
         StepFailedError: It serves, or was refused for another reason.
     """
-    if isinstance(started, Notes):
+    if isinstance(started, Serving):
         raise StepFailedError(f"it started: {started.workload} serves on {started.address}")
     if started.type not in types or started.code != code:
         raise StepFailedError(f"ended with {started.code}, {started.type}: {started.detail}")
