@@ -53,8 +53,9 @@ from placet.ratls.exchange import (
     VerifiedPeer,
     WorkloadProver,
 )
+from placet.ratls.frames import FrameChannel, TlsPeer
 from placet.ratls.server import serve
-from placet.ratls.transport import FrameChannel, TlsPeer, connect
+from placet.ratls.transport import connect
 
 KEY = "sha256:" + "6b" * 32
 OWNER = owner_fingerprint(owner_of(person("owner").signer))

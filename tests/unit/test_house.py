@@ -205,7 +205,7 @@ ROOMS = "Rooms: imports point down, never up or sideways"
 PURE = "Pure rooms: no I/O, no clock, no randomness, no frameworks"
 VERIFY = "Verifying evidence never touches a device or the network"
 WEB = "The vault's trusted base stays free of the web stack"
-UVICORN = "uvicorn serves the attested channel and the vault's main, nothing else"
+UVICORN = "uvicorn serves the attested channel and two mains, nothing else"
 SHIPS = "Nothing that ships imports the development distribution"
 
 VIOLATIONS = {

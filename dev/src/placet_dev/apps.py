@@ -31,7 +31,7 @@ class Refusal:
     code: int
     type: str
     """Of the problem that it printed."""
-    detail: str
+    said: str
     hint: str
 
 

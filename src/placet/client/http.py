@@ -14,7 +14,8 @@ import httptools
 from placet.core.limits import KIB, MAX_BODY
 from placet.errors import MalformedError, PlacetError, TooLargeError, UnavailableError
 from placet.ratls.context import AttestedContext
-from placet.ratls.transport import Attest, T, connect
+from placet.ratls.frames import Attest, T
+from placet.ratls.transport import connect
 
 MAX_HEAD = 64 * KIB
 """Bytes of an answer's status line, headers and chunk framing."""

@@ -63,7 +63,7 @@ from placet.ratls.exchange import (
     VerifiedPeer,
     WorkloadProver,
 )
-from placet.ratls.transport import FrameChannel, TlsPeer
+from placet.ratls.frames import FrameChannel, TlsPeer
 
 R = TypeVar("R", bound=Record)
 

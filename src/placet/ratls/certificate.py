@@ -140,11 +140,11 @@ def parse_certificate(
     tbs = cert.tbs
     if tbs.version != 2 or tbs.serial <= 0:  # noqa: PLR2004 - X.509 writes version 3 as 2
         raise MalformedError(f"certificate has version {tbs.version + 1} or a serial below 1")
-    if tbs.algorithm.oid != _ECDSA_SHA256 or cert.algorithm.oid != _ECDSA_SHA256:
+    if cert.algorithm.oid != _ECDSA_SHA256:  # the loader compares the inner one with it
         raise EvidenceError("certificate is not signed with ECDSA and SHA-256")
     _check_names(tbs)
     _check_extensions(tbs.extensions, allowed)
-    spki = tbs.spki.tag_bytes + bytes([len(tbs.spki.data) & 0xFF]) + tbs.spki.data
+    spki = _P256_HEADER[:2] + tbs.spki.data  # tag and length; both are looked at here:
     if not spki.startswith(_P256_HEADER) or len(spki) != len(_P256_HEADER) + 64:
         raise EvidenceError("certificate's key is not an uncompressed P-256 point")
     # OpenSSL takes a self-signed leaf without looking at its signature (TLS.md, pitfall 2).

@@ -43,7 +43,7 @@ from placet.core.limits import MAX_FRAME
 from placet.core.profile import Profile
 from placet.errors import BindingError, EvidenceError, MalformedError, PlacetError, from_problem
 from placet.policy.match import match_any
-from placet.ratls.transport import FrameChannel, TlsPeer
+from placet.ratls.frames import FrameChannel, TlsPeer
 
 F = TypeVar("F")
 NONCE = 32

@@ -16,7 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from placet.core.limits import KIB
 from placet.errors import UnavailableError
-from placet.ratls.transport import Attest, FrameChannel, T, TlsPeer, TlsTransport
+from placet.ratls.frames import Attest, FrameChannel, T, TlsPeer
+from placet.ratls.transport import TlsTransport
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIApplication

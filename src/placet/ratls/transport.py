@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable
+from typing import Generic, TypeVar, cast
 
 from OpenSSL import SSL, crypto
 
 from placet.core.attestation import EXPORTER_LABEL
-from placet.core.limits import KIB, MAX_FRAME
+from placet.core.limits import KIB
 from placet.errors import EvidenceError, PlacetError, TooLargeError, UnavailableError
-from placet.ratls.certificate import MAX_CERTIFICATE, PeerCertificate, parse_certificate
+from placet.ratls.certificate import MAX_CERTIFICATE, parse_certificate
 from placet.ratls.context import ALPN, AttestedContext, resumed
+from placet.ratls.frames import Attest, FrameChannel, TlsPeer
 
 T = TypeVar("T")
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -31,58 +31,6 @@ MAX_HANDSHAKE = MAX_CERTIFICATE + 16 * KIB
 
 _RECORD = 16 * KIB
 _COALESCE = 64 * KIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsPeer:
-    """What the handshake established; every field is as this end saw it.
-
-    ``export(label, context, length)`` is the TLS exporter (RFC 8446, section 7.5).
-    """
-
-    own_spki: str
-    peer_spki: str
-    certificate: PeerCertificate
-    group: str
-    cipher: str
-    export: Callable[[bytes, bytes, int], bytes]
-
-
-class FrameChannel:
-    """Length-prefixed messages over the TLS plaintext, before HTTP starts.
-
-    Bytes after the last frame stay in TLS and go to the application protocol.
-    """
-
-    def __init__(self, transport: TlsTransport[Any, Any]) -> None:
-        self._transport = transport
-
-    async def send(self, frame: bytes) -> None:
-        """Send one frame: 4 bytes of big-endian length, then the bytes.
-
-        Raises:
-            ValueError: Longer than `MAX_FRAME`: the caller is wrong.
-        """
-        if len(frame) > MAX_FRAME:
-            raise ValueError(f"frame: {len(frame)} bytes, at most {MAX_FRAME} are sent")
-        await self._transport.send_plain(len(frame).to_bytes(4, "big") + frame)
-
-    async def receive(self, limit: int = MAX_FRAME) -> bytes:
-        """Return the next frame.
-
-        Args:
-            limit: Bytes, at most `MAX_FRAME`; checked before any of the frame is read.
-
-        Raises:
-            TooLargeError: The peer announced more than ``limit``.
-        """
-        length = int.from_bytes(await self._transport.receive_plain(4), "big")
-        if length > min(limit, MAX_FRAME):
-            raise TooLargeError(f"frame is {length} bytes, at most {limit} are read")
-        return await self._transport.receive_plain(length)
-
-
-Attest = Callable[[FrameChannel, TlsPeer], Coroutine[Any, Any, T]]
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
