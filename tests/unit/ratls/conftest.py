@@ -26,6 +26,8 @@ NO_CA = x509.BasicConstraints(ca=False, path_length=None)
 
 def name(text):
     """Return a distinguished name of one common name."""
+    if isinstance(text, x509.Name):
+        return text
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
 

@@ -134,3 +134,12 @@ async def test_client_says_why_it_refuses_a_server(ends):
         await connect("127.0.0.1", port, ends.client, ends.greet, ends.Echo)
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.req("R1.4")
+def test_neither_end_keeps_sessions(ends):
+    """No ticket and no cache, both: either alone has been seen to resume (pitfall 5)."""
+    for context in (ends.server, ends.client):
+        assert context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
+        bits = SSL._lib.SSL_CTX_get_options(context._context)
+        assert bits & SSL.OP_NO_TICKET

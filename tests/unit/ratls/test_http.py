@@ -257,6 +257,45 @@ async def test_stopping_finishes_what_is_under_way(serving, pool):
     await task
 
 
+async def test_a_stopping_server_attests_nobody(ends, serving, pool):
+    """Who is still being attested when the server is told to stop is not served."""
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(channel, tls):
+        entered.set()
+        await go.wait()
+        return await ends.greet(channel, tls)
+
+    port, stop, task = await serving(attest=slow)
+
+    async def dial():
+        async with pool(port).acquire() as connection:
+            await connection.request("GET", "/")
+
+    dialling = asyncio.create_task(dial())
+    await entered.wait()
+    stop.set()
+    go.set()
+    with pytest.raises(UnavailableError):
+        await dialling
+    async with asyncio.timeout(2):
+        await task
+
+
+async def test_small_packets_are_not_held_back(ends, serving, pool):
+    """Nagle's algorithm would add 40 ms to each handshake."""
+    nodelay = []
+
+    async def look(channel, tls):
+        peer = channel._transport.get_extra_info("socket")
+        nodelay.append(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return await ends.greet(channel, tls)
+
+    port, _, _ = await serving(attest=look)
+    async with pool(port).acquire():
+        assert nodelay == [1]
+
+
 async def test_cancelling_serve_leaves_no_socket(ends, serving, pool):
     """Tests and mains may cancel it: the port is free at once, connections are gone."""
     port = asyncio.get_running_loop().create_future()

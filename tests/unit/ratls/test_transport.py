@@ -335,12 +335,13 @@ async def test_an_endless_handshake_is_cut(ends, listening, raw):
     """Bytes that never finish a handshake are bounded, not only timed."""
     seen = await listening()
     client = await raw(seen.port)
-    hello = b"\x01\x7f\xff\xff" + b"\0" * 16380  # a ClientHello that announces 8 MiB
-    records = b"\x16\x03\x01\x40\x00" + hello + (b"\x16\x03\x01\x40\x00" + b"\0" * 2**14) * 20
-    client.writer.write(records)
+    hello = b"\x01\x01\xf0\x00" + b"\0" * 16380  # a ClientHello of 124 KiB: OpenSSL waits
+    record = b"\x16\x03\x01\x40\x00"
+    client.writer.write(record + hello + (record + b"\0" * 2**14) * 5)
     with contextlib.suppress(ConnectionError):
         await client.reader.read()
-    assert seen.transports[0]._incoming_bytes <= MAX_HANDSHAKE + 2**18
+    assert isinstance(seen.transports[0]._why, TooLargeError)
+    assert seen.transports[0]._incoming_bytes > MAX_HANDSHAKE
     assert seen.attests == []
 
 
@@ -507,3 +508,25 @@ def test_evidence_errors_are_refusals():
     """What the checks raise is a verification error, never an invitation to retry."""
     assert not issubclass(EvidenceError, UnavailableError)
     assert TlsTransport.__mro__[1] is asyncio.Transport
+
+
+async def test_an_application_may_pause_before_its_first_byte(ends, listening, raw):
+    """Pausing in connection_made holds, though attestation ends with reading resumed."""
+
+    class Shy(ends.Echo):
+        """Not yet."""
+
+        def connection_made(self, transport):
+            """Pause at once."""
+            super().connection_made(transport)
+            transport.pause_reading()
+
+    seen = await listening(factory=Shy)
+    client = await raw(seen.port)
+    await client.handshake()
+    client.send(ends.frame(b"hello") + b"early")
+    await ends.settle(lambda: seen.apps)
+    assert not seen.transports[0]._tcp.is_reading()
+    assert seen.apps[0].got == b""
+    seen.transports[0].resume_reading()
+    await ends.settle(lambda: seen.apps[0].got == b"early")
