@@ -186,7 +186,7 @@ def start(*, version: str, key: str, state: Path) -> int:
     """Have the platform stop what runs and start VERSION of notes on the volume of KEY."""
     found = play.start(state.absolute(), version, Home.find().key(key).key)
     if isinstance(found, Refusal):
-        click.echo(f"refused with {found.code}: {found.type}: {found.detail}", err=True)
+        click.echo(f"refused with {found.code}: {found.type}: {found.said}", err=True)
         if found.hint:
             click.echo(f"next: {found.hint}", err=True)
         return found.code

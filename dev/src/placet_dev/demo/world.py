@@ -83,7 +83,7 @@ class World:
         """Start a bundle that must start; it is the app of the story from now on."""
         started = self.start(bundle, volume)
         if isinstance(started, Refusal):
-            raise StepFailedError(f"{bundle} was refused: {started.type}: {started.detail}")
+            raise StepFailedError(f"{bundle} was refused: {started.type}: {started.said}")
         self.notes = started
         return started
 
@@ -197,5 +197,5 @@ def refused_by_agent(started: Serving | Refusal, *types: str, code: int = DENIED
     if isinstance(started, Serving):
         raise StepFailedError(f"it started: {started.workload} serves on {started.address}")
     if started.type not in types or started.code != code:
-        raise StepFailedError(f"ended with {started.code}, {started.type}: {started.detail}")
+        raise StepFailedError(f"ended with {started.code}, {started.type}: {started.said}")
     return started
