@@ -27,9 +27,11 @@ OWN = {
     "stage": "placet.cli.staging:stage",
     "pending": "placet.cli.staging:pending",
     "revoke": "placet.cli.staging:revoke",
-    "review": "placet.cli.approve:review",
+    "review": "placet.cli.review:review",
     "promote": "placet.cli.approve:promote",
     "retire": "placet.cli.approve:retire",
+    "sign": "placet.cli.courier:sign_file",
+    "deliver": "placet.cli.courier:deliver",
     "log": "placet.cli.log:log",
     "vault.show": "placet.cli.vault:show",
 }
@@ -52,6 +54,8 @@ SUMMARIES = {
     "review": "Show what a promote would let in.",
     "promote": "Approve a version.",
     "retire": "End a version's approval.",
+    "sign": "Add a signature to a statement in a file.",
+    "deliver": "Bring a signed statement in a file to the vaults.",
     "log": "Show the trail of a key at each vault.",
 }
 

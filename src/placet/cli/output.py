@@ -1,10 +1,15 @@
-"""What a person or a program sees: tables and colour on a terminal, JSON on request."""
+"""What a person or a program sees: tables and colour on a terminal, JSON on request.
+
+Results go to standard output; questions, progress and problems to standard error. What
+others wrote (labels, versions, reasons) is shown with its control characters escaped, so
+that nobody else writes on the owner's screen.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from typing import ParamSpec
@@ -13,6 +18,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from placet.errors import (
     ConflictError,
@@ -24,13 +30,18 @@ from placet.errors import (
 )
 
 P = ParamSpec("P")
+Cell = str | int | Text | None
+Fact = tuple[str, Cell]
 
 DONE, FINDINGS, USAGE, REFUSED, TOO_FEW, PARTLY, CONFLICT = range(7)
 """Exit codes: done, findings, usage or unreadable input, refused, too few vaults, partly
 effective, conflict."""
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+WIDE = 160
+"""Columns where there is no terminal: nothing is folded that a program may grep for."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
 
 def exit_code(error: PlacetError) -> int:
@@ -66,33 +77,95 @@ def reported(command: Callable[P, int | None]) -> Callable[P, None]:
     return run
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
 
 
 def show_error(error: PlacetError) -> None:
     """Print what was expected and came, what became of each vault, and what to do next."""
-    err.print(f"[bold red]placet:[/] {_plain(error.detail)}")
+    say(Text.assemble(("placet: ", "bold red"), plain(error.detail)))
     vaults = error.members.get("vaults")
-    if isinstance(vaults, dict):
-        for vault, what in vaults.items():
-            err.print(f"  {short(str(vault))}  {_plain(str(what))}")
-    if error.hint:
-        err.print(f"[dim]next:[/] {_plain(error.hint)}")
+    if isinstance(vaults, list):
+        named = [v for v in vaults if isinstance(v, Mapping)]
+        columns = ("vault", "endpoint", "became", "why")
+        rows = [
+            (short(str(v.get("vault", ""))), *(str(v.get(c, "")) for c in columns[1:]))
+            for v in named
+        ]
+        err.print(_table(("vault", "endpoint", "became", "why"), rows))
+    hint(error.hint)
+
+
+def hint(text: str) -> None:
+    """Print what to do next."""
+    if text:
+        say(Text.assemble(("next: ", "dim"), plain(text)))
+
+
+def warn(text: str) -> None:
+    """Print what must not be overlooked."""
+    say(Text.assemble(("note: ", "bold yellow"), plain(text)))
+
+
+def say(text: Text | str) -> None:
+    """Print a line on standard error; it is not folded, so that commands can be copied."""
+    err.print(Text(plain(text)) if isinstance(text, str) else text, soft_wrap=True)
+
+
+def answer(text: Text | str) -> None:
+    """Print a line of the result."""
+    out.print(Text(plain(text)) if isinstance(text, str) else text, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(msgspec.to_builtins(value), indent=2, default=str))
+    click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print a table; cells are texts, rich markup in them is not read."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    out.print()
+    out.print(Text(title, style="bold"))
+    out.print(_table(columns, rows))
+
+
+def show_facts(facts: Iterable[Fact], console: Console = out) -> None:
+    """Print names and values below each other."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        grid.add_row(name, _cell(value))
+    console.print(grid)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_plain(str(cell)) for cell in row))
-    out.print(table)
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: Cell) -> Text:
+    return value if isinstance(value, Text) else Text(plain("-" if value is None else str(value)))
+
+
+def good(text: str) -> Text:
+    """Return a text that says that all is well."""
+    return Text(plain(text), style="green")
+
+
+def bad(text: str) -> Text:
+    """Return a text that says that something is not."""
+    return Text(plain(text), style="red")
+
+
+def odd(text: str) -> Text:
+    """Return a text that asks for a second look."""
+    return Text(plain(text), style="yellow")
 
 
 def short(digest: str) -> str:
@@ -105,8 +178,12 @@ def when(unix: int | None) -> str:
     """Return a time as people read it, in UTC."""
     if unix is None:
         return "-"
-    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{unix} seconds after 1970"
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def plain(text: str) -> str:
+    """Return a text in which nothing moves the cursor, colours or turns around what follows."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

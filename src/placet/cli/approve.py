@@ -1,0 +1,269 @@
+"""``placet promote`` and ``placet retire``: the owner's decisions."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+
+from placet.cli.candidate import Candidate, find_candidate
+from placet.cli.durations import DURATION, span
+from placet.cli.forward import named_code, read_forward
+from placet.cli.key_view import in_force
+from placet.cli.output import Fact, bad, json_option, odd, plain, reported, short, when
+from placet.cli.pen import confirm, missing_signatures, send, sign, words, write_out
+from placet.cli.reach import Look, Target, clock, look
+from placet.cli.settings import Home
+from placet.cli.words import named, tee_facts, until
+from placet.client.signing import DAY, Composer, promote_body
+from placet.core.statement import Chained, PromoteBody, UntrustedStatement
+from placet.errors import ConflictError
+from placet.policy.charter import TakenStatement, effective_at, fold
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+WEEK = 7 * DAY
+
+Earlier = Literal["keep", "retire"] | int
+"""What happens to versions approved before; a number is the seconds of an overlap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a decision is shown, signed and sent."""
+
+    title: str
+    yes: bool
+    out: Path | None
+    as_json: bool
+
+
+@click.command()
+@click.argument("name", metavar="KEY")
+@click.argument("code", metavar="STAGE|CODE", required=False)
+@click.option("--profile", type=FILE, metavar="FILE", help="Let this code in, staged or not.")
+@click.option("--keep", is_flag=True, help="Versions approved before stay approved.")
+@click.option("--retire-now", is_flag=True, help="They are retired at once.")
+@click.option(
+    "--overlap", type=DURATION, metavar="SPAN", help="They are retired after SPAN.  [default: 7d]"
+)
+@click.option("--unretire", is_flag=True, help="Say plainly that retired code comes back.")
+@click.option("--floor", type=int, metavar="N", help="Raise the lowest security version to N.")
+@click.option("--expires", type=DURATION, default=DAY, show_default="1d", help="Taken until then.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--out", type=FILE, metavar="FILE", help="Only write the signed statement to FILE.")
+@json_option
+@reported
+def promote(  # noqa: PLR0913 - its options
+    *,
+    name: str,
+    code: str | None,
+    profile: Path | None,
+    keep: bool,
+    retire_now: bool,
+    overlap: int | None,
+    unretire: bool,
+    floor: int | None,
+    expires: int,
+    yes: bool,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    r"""Approve a version: it may open the key's data from then on.
+
+    The statement is composed here, shown with its six words, signed with the owner's key
+    and brought to every vault directly. Effective when k vaults confirm.
+
+    \b
+    Exit codes: 0 confirmed by all, 5 effective and some have not confirmed, 4 too few
+    vaults, 3 refused, 6 another statement came first.
+
+    \b
+    Examples:
+      placet promote notes/data 4f2bb614
+      placet promote notes/data 4f2bb614 --overlap 12h --floor 2
+      placet promote notes/data --profile notes-2.json --retire-now --out promote.json
+    """
+    if sum((keep, retire_now, overlap is not None)) > 1:
+        raise click.UsageError("choose one of --keep, --retire-now and --overlap")
+    if code is not None and profile is not None:
+        raise click.UsageError("name it by STAGE|CODE or by --profile, not by both")
+    earlier: Earlier = "keep" if keep else "retire" if retire_now else overlap or WEEK
+    home = Home.find()
+    target = Target.find(home, name)
+    found, forward = target.visit(lambda v: read_forward(v, target.key), "asking")
+    found.decidable()
+    candidate = find_candidate(target, found, forward, code, profile)
+    body = _body(found, candidate, earlier, unretire=unretire, floor=floor)
+    sent = Composer(now=clock.now(), lifetime=expires).promote(found.policy, body)
+    facts = [
+        *_promote_facts(found, candidate, body, earlier),
+        *_counting(sent, found),
+        ("expires", until(sent.statement)),
+    ]
+    how = How(title=f"Promote for key {target.name}", yes=yes, out=out, as_json=as_json)
+    return _decide(home, target, found, sent, facts, how)
+
+
+@click.command()
+@click.argument("name", metavar="KEY")
+@click.argument("code", metavar="CODE")
+@click.option("--reason", required=True, help="For those who read the statement.")
+@click.option("--expires", type=DURATION, default=DAY, show_default="1d", help="Taken until then.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--out", type=FILE, metavar="FILE", help="Only write the signed statement to FILE.")
+@json_option
+@reported
+def retire(
+    *,
+    name: str,
+    code: str,
+    reason: str,
+    expires: int,
+    yes: bool,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    r"""End a version's approval, at once and for ever.
+
+    Effective when n-k+1 vaults confirm: the others are too few to serve it. It does not
+    recall a data key that was handed out before; only a restart takes that away.
+
+    \b
+    Example:
+      placet retire notes/data 9c41d0aa --reason "replaced by version 2"
+    """
+    home = Home.find()
+    target = Target.find(home, name)
+    found = target.visit(lambda v: look(v, target.key), "asking").decidable()
+    codes = [a.code for a in found.policy.approvals]
+    chosen = named_code(codes, code, f"placet key show {target.argument}")
+    sent = Composer(now=clock.now(), lifetime=expires).retire(found.policy, chosen, reason)
+    how = How(title=f"Retire for key {target.name}", yes=yes, out=out, as_json=as_json)
+    facts = _retire_facts(found, chosen, reason)
+    facts += [*_counting(sent, found), ("expires", until(sent.statement))]
+    return _decide(home, target, found, sent, facts, how)
+
+
+def _body(
+    found: Look, candidate: Candidate, earlier: Earlier, *, unretire: bool, floor: int | None
+) -> PromoteBody:
+    others = [a for a in found.policy.approvals if a.code != candidate.code]
+    retire_at = clock.now() + earlier if isinstance(earlier, int) and others else None
+    body = promote_body(found.policy, candidate.profile, retire_at=retire_at, unretire=unretire)
+    staged = candidate.staged.stage.body if candidate.staged else None
+    return msgspec.structs.replace(
+        body,
+        provenance=staged.provenance if staged else None,
+        review=staged.review if staged else None,
+        earlier="retire" if earlier == "retire" else body.earlier,
+        security_version_floor=found.policy.floor if floor is None else floor,
+    )
+
+
+def _decide(  # noqa: PLR0917 - what is decided, and how
+    home: Home,
+    target: Target,
+    found: Look,
+    sent: UntrustedStatement,
+    facts: list[Fact],
+    how: How,
+) -> int:
+    """Check, show, ask, sign, send."""
+    _check_undelivered(home, target, found)
+    # What no vault would take is refused before anybody is asked.
+    fold([*found.taken, TakenStatement(sent=sent)])
+    confirm(how.title, facts, sent, yes=how.yes, quiet=how.as_json)
+    owner = found.policy.owner
+    signed = sign(sent, home.owner().key, owner)
+    lacking = missing_signatures(signed, owner)
+    if how.out is not None or lacking is not None:
+        out = how.out or Path(f"statement-{short(signed.digest)}.json")
+        return write_out(signed, out, home, as_json=how.as_json, lacking=lacking)
+    return send(target, signed, home, as_json=how.as_json)
+
+
+def _check_undelivered(home: Home, target: Target, found: Look) -> None:
+    """Refuse to sign a second statement in the place of one that may still arrive."""
+    for path, earlier in home.outbox(target.key):
+        dead = earlier.statement.expires_at <= clock.now()
+        if dead or earlier.digest in found.policy.chain:
+            path.unlink(missing_ok=True)
+        elif getattr(earlier.statement, "prev", None) == found.policy.head:
+            raise ConflictError(
+                f"statement {short(earlier.digest)} ({words(earlier.digest)}) was signed here "
+                "and no vault shows it yet; both on the same head would split the charter",
+                f"Deliver it: placet key sync {target.argument}   or, if nobody else has it, "
+                f"take it back: rm {shlex.quote(str(path))}",
+            )
+
+
+def _promote_facts(
+    found: Look, candidate: Candidate, body: PromoteBody, earlier: Earlier
+) -> list[Fact]:
+    first, *rest = tee_facts(candidate.profile)
+    facts: list[Fact] = [("lets in", first[1]), *((f"  {name}", value) for name, value in rest)]
+    if candidate.staged is not None:
+        staged = candidate.staged
+        said = f"{plain(staged.stage.body.version)!r} from {plain(staged.stage.body.source)!r}"
+        facts.append(("staged", f"by {staged.staged_by} as {said}"))
+    else:
+        facts.append(("staged", odd("by nobody")))
+    if body.unretire:
+        facts.append(("brings back", bad("code that was retired")))
+    others = [a for a in found.policy.approvals if a.code != candidate.code]
+    if candidate.before is not None:
+        changed = [d.field for d in candidate.differences if not d.same]
+        facts.append(("differs in", f"{', '.join(changed) or 'nothing'}, from the one before"))
+    facts += _others(others_named=[named(a.profile) for a in others], body=body, earlier=earlier)
+    floor, new = found.policy.floor, body.security_version_floor
+    facts.append(
+        ("floor", f"security version {floor}" + (f", raised to {new}" if new > floor else ""))
+    )
+    return facts
+
+
+def _others(others_named: list[str], body: PromoteBody, earlier: Earlier) -> list[Fact]:
+    if not others_named:
+        return [("before it", "nothing else is approved")]
+    what = {
+        "keep": "stays approved",
+        "retire": "is retired at once",
+        "retire-at": f"is retired {when(body.retire_at)}",
+    }[body.earlier]
+    if isinstance(earlier, int):
+        what += f" (after {span(earlier)})"
+    shown = odd(what) if body.earlier != "keep" else what
+    return [("before it", shown), *(("", n) for n in others_named)]
+
+
+def _retire_facts(found: Look, code: str, reason: str) -> list[Fact]:
+    approval = next(a for a in found.policy.approvals if a.code == code)
+    first, *rest = tee_facts(approval.profile)
+    facts: list[Fact] = [
+        ("shuts out", bad(str(first[1]))),
+        *((f"  {name}", value) for name, value in rest),
+    ]
+    left = [
+        named(a.profile)
+        for a in found.policy.approvals
+        if a.code != code and in_force(found.policy, a)
+    ]
+    stays: Fact = ("still approved", "; ".join(left))
+    if not left:
+        stays = ("still approved", bad("nothing: no code can open the data then"))
+    return [*facts, stays, ("reason", reason)]
+
+
+def _counting(sent: UntrustedStatement, found: Look) -> list[Fact]:
+    policy = found.policy
+    if not isinstance(sent.statement, Chained):
+        raise TypeError("sent: has no place in a charter")
+    needed = effective_at(sent.statement, policy.vault_set)
+    return [
+        ("stands on", f"version {policy.version}, head {short(policy.head)}"),
+        ("effective", f"when {needed} of {policy.vault_set.n} vaults confirm"),
+    ]

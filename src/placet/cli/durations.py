@@ -1,0 +1,38 @@
+"""Spans of time as people write them: 7d, 12h, 30m, 90s."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_span = re.compile(r"([1-9][0-9]{0,6})([dhms])")
+
+
+class Duration(click.ParamType[int]):
+    """A command-line value of seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return seconds."""
+        if isinstance(value, int):
+            return value
+        found = _span.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no span of time: write 7d, 12h, 30m or 90s", param, ctx)
+        return int(found[1]) * SECONDS[found[2]]
+
+
+def span(seconds: int) -> str:
+    """Return seconds as people write them."""
+    for letter, unit in SECONDS.items():
+        if seconds and seconds % unit == 0:
+            return f"{seconds // unit}{letter}"
+    return f"{seconds}s"
+
+
+DURATION = Duration()

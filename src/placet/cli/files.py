@@ -1,0 +1,77 @@
+"""Files of this machine: read with a limit, written whole or not at all.
+
+What is wrong with one of them is unreadable input (exit code 2), never "unavailable".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from placet.client.signing import SigningKey
+from placet.client.vaults_file import VaultsFile, read_vaults
+from placet.core.limits import MAX_BODY
+from placet.errors import MalformedError, NotFoundError, UnavailableError
+
+R = TypeVar("R")
+
+
+@contextlib.contextmanager
+def local_files() -> Iterator[None]:
+    """Turn what a file of this machine does wrong into unreadable input (exit code 2)."""
+    try:
+        yield
+    except UnavailableError as e:
+        raise NotFoundError(e.detail, e.hint) from e
+    except OSError as e:
+        raise NotFoundError(f"{e.filename}: {e.strerror}") from e
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file of this machine; `NotFoundError` if that cannot be."""
+    try:
+        if path.stat().st_size > MAX_BODY:
+            raise MalformedError(f"{path} is longer than {MAX_BODY} bytes")
+        return path.read_bytes()
+    except OSError as e:
+        raise NotFoundError(f"{path} cannot be read: {e.strerror}") from e
+
+
+def read_json(path: Path, shape: type[R], what: str) -> R:
+    """Read a JSON file, in any layout, as a record."""
+    try:
+        return msgspec.json.decode(read_bytes(path), type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise MalformedError(f"{path} is no {what}: {e}") from e
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file that people can read, whole or not at all, for this user only."""
+    text = json.dumps(msgspec.to_builtins(value), indent=2) + "\n"
+    with local_files():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        part.replace(path)
+
+
+def vaults_file(path: Path) -> VaultsFile:
+    """Read a vaults file."""
+    with local_files():
+        return read_vaults(path)
+
+
+def load_key(path: Path, label: str = "") -> SigningKey:
+    """Read a private key; its label is for its own policy to say."""
+    with local_files():
+        return SigningKey.load(label, path)

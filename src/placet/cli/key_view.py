@@ -1,0 +1,213 @@
+"""``placet key show``: a key's policy in force, and where each vault stands."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from placet.cli.output import (
+    DONE,
+    FINDINGS,
+    TOO_FEW,
+    Cell,
+    Fact,
+    answer,
+    bad,
+    good,
+    hint,
+    odd,
+    print_json,
+    short,
+    show_facts,
+    show_table,
+    warn,
+    when,
+)
+from placet.cli.pen import words
+from placet.cli.reach import STANDING, Look, Target, VaultState, clock
+from placet.cli.words import named, titled
+from placet.core.statement import Chained, UntrustedStatement
+from placet.policy.charter import effective_at
+from placet.policy.key_policy import Approval, KeyPolicy
+
+
+def show_key(target: Target, found: Look, *, as_json: bool) -> int:
+    """Print a key and return the exit code."""
+    policy = found.policy
+    code = DONE
+    if found.view.forks or found.view.wrong:
+        code = FINDINGS
+    elif found.answered < policy.vault_set.k:
+        code = TOO_FEW
+    if as_json:
+        print_json(document(target, found))
+    else:
+        _print(target, found)
+    return code
+
+
+def document(target: Target, found: Look) -> dict[str, object]:
+    """Return a key for programs."""
+    policy = found.policy
+    return {
+        "label": policy.label,
+        "key": policy.key,
+        "constellation": target.known.constellation,
+        "owner": policy.birth_owner,
+        "version": policy.version,
+        "head": policy.head,
+        "floor": policy.floor,
+        "k": policy.vault_set.k,
+        "n": policy.vault_set.n,
+        "approvals": [
+            {
+                "code": a.code,
+                "app": a.profile.app,
+                "image": a.profile.image,
+                "security_version": a.profile.security_version,
+                "statement": a.statement,
+                "until": a.until,
+                "in_force": in_force(policy, a),
+                "profile": a.profile,
+            }
+            for a in policy.approvals
+        ],
+        "tombstones": sorted(policy.tombstones),
+        "stagers": policy.stagers,
+        "statements": [_effect(found, t.sent) for t in found.taken],
+        "vaults": found.vaults,
+        "answered": found.answered,
+        "forks": [{"prev": f.prev, "children": f.children} for f in found.view.forks],
+    }
+
+
+def in_force(policy: KeyPolicy, approval: Approval) -> bool:
+    """Say whether an approval lets code in now."""
+    alive = approval.until is None or clock.now() < approval.until
+    return alive and approval.profile.security_version >= policy.floor
+
+
+def _effect(found: Look, sent: UntrustedStatement) -> dict[str, object]:
+    if not isinstance(sent.statement, Chained):
+        raise TypeError("sent: not a statement of a charter")
+    have = [v.number for v in found.vaults if v.vault in found.view.confirmed(sent.digest)]
+    needed = effective_at(sent.statement, found.policy.vault_set)
+    said = titled(sent.statement)
+    return {
+        "statement": sent.digest,
+        "type": said.kind,
+        "about": said.subject,
+        "words": words(sent.digest),
+        "issued_at": sent.statement.issued_at,
+        "confirmed": have,
+        "needed": needed,
+        "effective": len(have) >= needed,
+        "not_confirmed": [v.number for v in found.vaults if v.number not in have],
+    }
+
+
+def _print(target: Target, found: Look) -> None:
+    policy, vaults = found.policy, found.vaults
+    facts: list[Fact] = [
+        ("key id", policy.key),
+        ("owner", policy.birth_owner),
+        ("version", f"{policy.version}, head {short(policy.head)}"),
+        ("floor", f"security version {policy.floor}"),
+        ("data key", _data_key(found)),
+        ("stagers", ", ".join(s.label for s in policy.stagers) or "the owner only"),
+        (
+            "constellation",
+            f"{target.known.constellation}: any {policy.vault_set.k} of {len(vaults)}",
+        ),
+    ]
+    answer(Text(policy.label, style="bold"))
+    show_facts(facts)
+    rows: list[tuple[Cell, ...]] = [
+        (short(a.code), named(a.profile), short(a.statement), _state(policy, a))
+        for a in policy.approvals
+    ]
+    rows += [
+        (short(t), "", "", bad("retired for ever"))
+        for t in sorted(policy.tombstones)
+        if t not in [a.code for a in policy.approvals]
+    ]
+    show_table("Code", ("code", "app", "approved by", "state"), rows)
+    show_table(
+        "Statements",
+        ("version", "statement", "what", "about", "issued", "confirmed by"),
+        [(i, *_statement(_effect(found, t.sent), vaults)) for i, t in enumerate(found.taken, 1)],
+    )
+    show_table(
+        "Vaults",
+        ("vault", "endpoint", "id", "state", "version", "share", ""),
+        [_vault(v) for v in vaults],
+    )
+    _notes(target, found)
+
+
+def _data_key(found: Look) -> Text:
+    committed = [v.share for v in found.vaults if v.share]
+    n = len(found.vaults)
+    if not committed:
+        return odd("not created yet: the app does that at its first boot")
+    text = f"created, shares at {len(committed)} of {n} vaults"
+    return good(text) if len(set(committed)) == 1 else bad(text + ", and they differ")
+
+
+def _state(policy: KeyPolicy, approval: Approval) -> Text:
+    if approval.profile.security_version < policy.floor:
+        return bad("below the floor")
+    if not in_force(policy, approval):
+        return bad(f"retired {when(approval.until)}")
+    if approval.until is not None:
+        return odd(f"approved until {when(approval.until)}")
+    return good("approved")
+
+
+def _statement(effect: dict[str, object], vaults: tuple[VaultState, ...]) -> tuple[Cell, ...]:
+    have, needed = effect["confirmed"], effect["needed"]
+    if not isinstance(have, list):
+        raise TypeError("effect: not of _effect")
+    count = f"{len(have)} of {len(vaults)} ({needed} needed)"
+    shown = good(count) if effect["effective"] else odd(count)
+    missing = effect["not_confirmed"]
+    if missing and isinstance(missing, list):
+        shown += Text(f", not {', '.join(map(str, missing))}", style="dim")
+    issued = effect["issued_at"]
+    return (
+        short(str(effect["statement"])),
+        str(effect["type"]),
+        str(effect["about"]),
+        when(issued if isinstance(issued, int) else None),
+        shown,
+    )
+
+
+def _vault(v: VaultState) -> tuple[Cell, ...]:
+    share = good("committed") if v.share else odd("none")
+    return (
+        v.number,
+        v.endpoint,
+        short(v.vault),
+        STANDING[v.state],
+        v.version,
+        share if v.version else "-",
+        v.why or "",
+    )
+
+
+def _notes(target: Target, found: Look) -> None:
+    policy = found.policy
+    for fork in found.view.forks:
+        children = " and ".join(map(short, fork.children))
+        warn(f"two statements stand on {short(fork.prev)}: {children}; vaults differ for good")
+    if found.answered < policy.vault_set.k:
+        warn(
+            f"only {found.answered} of {len(found.vaults)} vaults answered, fewer than "
+            f"{policy.vault_set.k}: all of them may be old"
+        )
+    if any(v.state in ("behind", "unborn") for v in found.vaults):
+        hint(f"placet key sync {target.argument}   (some vaults lack statements)")
+    elif found.answered < len(found.vaults):
+        hint(f"placet key sync {target.argument}   (when the others are back)")
+    else:
+        hint(f"placet pending {target.argument}")

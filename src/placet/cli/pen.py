@@ -1,0 +1,256 @@
+"""Show what is about to be signed, ask, sign, send, and say where it took effect."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from placet.cli.files import write_json
+from placet.cli.output import (
+    DONE,
+    PARTLY,
+    TOO_FEW,
+    Fact,
+    answer,
+    bad,
+    err,
+    exit_code,
+    good,
+    hint,
+    odd,
+    print_json,
+    say,
+    short,
+    show_facts,
+    show_table,
+    when,
+)
+from placet.cli.reach import SILENCE, Target
+from placet.cli.settings import Home
+from placet.client.constellation import EffectReport
+from placet.client.signing import SigningKey
+from placet.core.dsse import open_signed
+from placet.core.messages import Taken
+from placet.core.statement import Chained, Threshold, UntrustedStatement, signer_id
+from placet.core.words import six_words
+from placet.errors import ApprovalError, MalformedError, PlacetError, PolicyDeniedError
+from placet.policy.principal import leaves, require
+
+
+def words(digest: str) -> str:
+    """Return the six words of a statement."""
+    return " ".join(six_words(digest))
+
+
+def confirm(
+    title: str, facts: Sequence[Fact], sent: UntrustedStatement, *, yes: bool, quiet: bool
+) -> None:
+    """Show a statement that this tool composed, and ask whether to sign it.
+
+    Args:
+        title: What it is, in one line.
+        facts: Its content.
+        sent: Composed here; not signed yet.
+        yes: Do not ask.
+        quiet: Show nothing either, if nobody is asked.
+
+    Raises:
+        MalformedError, PolicyDeniedError: See `ask`; nothing is signed then.
+    """
+    if not (yes and quiet):
+        err.print()
+        say(Text(title, style="bold"))
+        shown = Text(words(sent.digest), style="bold cyan")
+        show_facts([*facts, ("statement", sent.digest), ("six words", shown)], err)
+    if yes:
+        return
+    ask("Sign this?")
+
+
+def ask(question: str) -> None:
+    """Ask whether to go on.
+
+    Raises:
+        MalformedError: Nobody can be asked.
+        PolicyDeniedError: The answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise MalformedError(
+            "nobody can be asked: standard input is no terminal; nothing was signed",
+            "Run it on a terminal; or, once you have read what it will do, add --yes.",
+        )
+    if not click.confirm(question, err=True):
+        raise PolicyDeniedError("the answer was no: nothing was signed")
+
+
+def sign(sent: UntrustedStatement, key: SigningKey, owner: Threshold) -> UntrustedStatement:
+    """Sign with a key of the owner.
+
+    Raises:
+        ApprovalError: This key is none of the owner's: the wrong key file.
+    """
+    mine = signer_id(key.signer)
+    if mine not in map(signer_id, leaves(owner)):
+        raise ApprovalError(
+            f"the key kept here is {short(mine)}, which is no signer of this key's owner",
+            "Name the right key file: placet owner show tells which one is used.",
+        )
+    return key.sign(sent)
+
+
+def missing_signatures(sent: UntrustedStatement, owner: Threshold) -> PlacetError | None:
+    """Return why the signatures of a statement are not enough, if they are not."""
+    try:
+        require(owner, frozenset(s.signer for s in sent.signatures))
+    except ApprovalError as e:
+        return e
+    return None
+
+
+def send(target: Target, sent: UntrustedStatement, home: Home, *, as_json: bool) -> int:
+    """Bring a signed statement to all vaults, say what became of each, return the exit code.
+
+    It is kept in the outbox first, so that whatever happens `placet key sync` completes it.
+    """
+    path = home.post(sent)
+    report = target.visit(lambda v: v.submit(sent.signed()), "sending")
+    code = result(report)
+    if not report.missing:
+        path.unlink(missing_ok=True)
+    if as_json:
+        print_json(as_document(target, sent, report))
+    else:
+        _show(target, sent, report, code)
+    return code
+
+
+def write_out(
+    sent: UntrustedStatement,
+    path: Path,
+    home: Home,
+    *,
+    as_json: bool,
+    lacking: PlacetError | None = None,
+) -> int:
+    """Write a signed statement for a courier to carry; nothing is sent.
+
+    Args:
+        sent: Signed.
+        path: Where to.
+        home: Its outbox keeps it as well, unless signatures are missing.
+        as_json: For a program.
+        lacking: What `missing_signatures` said.
+    """
+    write_json(path, sent.signed())
+    if lacking is None:
+        home.post(sent)
+    if as_json:
+        print_json(
+            {
+                "type": str(sent.statement.__struct_config__.tag),
+                "key": sent.key,
+                "statement": sent.digest,
+                "words": words(sent.digest),
+                "file": str(path),
+                "complete": lacking is None,
+            }
+        )
+        return DONE
+    file = shlex.quote(str(path))
+    if lacking is None:
+        answer(f"signed, not sent: {path}")
+        hint(f"placet deliver {file}   (or any courier carries it)")
+    else:
+        answer(f"signed, and more must sign: {lacking.detail}")
+        hint(f"placet sign {file}   (each of the others, on their own machine)")
+    return DONE
+
+
+def result(report: EffectReport) -> int:
+    """Return the exit code: in force everywhere, effective, too few, or refused why."""
+    if not report.missing:
+        return DONE
+    if report.effective:
+        return PARTLY
+    total = len(report.missing) + len(report.confirmed)
+    said = [e for e in report.missing.values() if not isinstance(e, SILENCE)]
+    # Vaults that said no count as such only if the silent ones could not turn it.
+    if len(said) > total - report.needed:
+        return exit_code(said[0])
+    return TOO_FEW
+
+
+def as_document(
+    target: Target, sent: UntrustedStatement, report: EffectReport
+) -> dict[str, object]:
+    """Return what became of a statement, for programs."""
+    members = {m.id: (i, m.endpoint) for i, m in enumerate(target.vault_set.vaults, 1)}
+    confirmed, missing = [], []
+    for vault, (number, endpoint) in members.items():
+        place = {"number": number, "vault": vault, "endpoint": endpoint}
+        if vault in report.confirmed:
+            taken = open_signed(report.confirmed[vault], Taken, vault=vault)
+            confirmed.append({**place, "index": taken.index, "time": taken.time})
+        elif vault in report.missing:
+            e = report.missing[vault]
+            missing.append({**place, "became": e.type, "why": e.detail})
+    return {
+        "type": str(sent.statement.__struct_config__.tag),
+        "key": sent.key,
+        "label": target.known.label,
+        "statement": sent.digest,
+        "words": words(sent.digest),
+        "effective": report.effective,
+        "needed": report.needed,
+        "vaults": target.vault_set.n,
+        "confirmed": confirmed,
+        "missing": missing,
+    }
+
+
+def _show(target: Target, sent: UntrustedStatement, report: EffectReport, code: int) -> None:
+    rows = []
+    for number, member in enumerate(target.vault_set.vaults, 1):
+        where = (str(number), member.endpoint, short(member.id))
+        if member.id in report.confirmed:
+            taken = open_signed(report.confirmed[member.id], Taken, vault=member.id)
+            receipt = f"log entry {taken.index}, {when(taken.time)}"
+            rows.append((*where, good("confirmed"), receipt))
+        else:
+            e = report.missing[member.id]
+            state = odd("not confirmed") if isinstance(e, SILENCE) else bad(e.type)
+            rows.append((*where, state, e.detail))
+    show_table("", ("vault", "endpoint", "id", "state", ""), rows)
+    answer(verdict(target, report))
+    if code != DONE:
+        hint(_next(target, sent, code))
+
+
+def verdict(target: Target, report: EffectReport) -> Text:
+    """Return the one line that counts (I12): how many, of how many, and who has not confirmed."""
+    n, count = target.vault_set.n, len(report.confirmed)
+    numbers = [
+        f"{i} ({m.endpoint})"
+        for i, m in enumerate(target.vault_set.vaults, 1)
+        if m.id in report.missing
+    ]
+    tail = f", not confirmed: {', '.join(numbers)}" if numbers else ""
+    if report.effective:
+        head = Text("effective", style="bold green")
+        return head + Text(f": {count} of {n} vaults confirmed, {report.needed} needed{tail}")
+    head = Text("NOT effective", style="bold red")
+    return head + Text(f": {count} of {n} vaults confirmed, {report.needed} needed{tail}")
+
+
+def _next(target: Target, sent: UntrustedStatement, code: int) -> str:
+    label = target.argument
+    if code in (PARTLY, TOO_FEW):
+        return f"placet key sync {label}   (when the others are back; it is safe to repeat)"
+    if not isinstance(sent.statement, Chained):
+        return f"placet pending {label}"
+    return f"placet key show {label}   (then decide again)"

@@ -1,0 +1,280 @@
+"""What the owner's tool keeps: a key that approves, constellations, keys that it knows.
+
+``$PLACET_HOME`` holds everything; without it, the XDG folders do:
+
+    config.toml            names the owner's key and constellations (XDG_CONFIG_HOME)
+    owner.pem  owner.json  the private key, and the principal that it is part of
+    constellations/*.json  vaults files: where vaults are and what may vouch for them
+    keys/*.json            a key's label, birth statement and constellation
+    outbox/*.json          what was signed here, until vaults show it
+
+Only ``owner.pem`` is secret. Nothing else decides anything: vaults and key ids are
+verified each time. Paths in ``config.toml`` start at the folder of ``owner.pem``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from placet.cli.files import load_key, local_files, read_bytes, read_json, vaults_file, write_json
+from placet.client.signing import SigningKey
+from placet.client.vaults_file import VaultsFile, write_vaults
+from placet.core.encoding import Record, Sha256
+from placet.core.statement import (
+    SignedStatement,
+    Threshold,
+    UntrustedStatement,
+    open_statement,
+    owner_fingerprint,
+)
+from placet.errors import ConflictError, MalformedError, NotFoundError
+
+R = TypeVar("R")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+LEAST = 6
+"""Characters of the shortest prefix that is taken for a name."""
+
+
+class OwnerEntry(Record):
+    """``[owner]`` of ``config.toml``."""
+
+    key: str = "owner.pem"
+    principal: str = "owner.json"
+
+
+class ConstellationEntry(Record):
+    """``[constellations.NAME]`` of ``config.toml``."""
+
+    vaults: str
+
+
+class Config(Record):
+    """``config.toml``."""
+
+    owner: OwnerEntry = OwnerEntry()
+    constellations: dict[str, ConstellationEntry] = msgspec.field(default_factory=dict)
+
+
+class KnownKey(Record, kw_only=True):
+    """A key that this tool gave birth to, or was told of."""
+
+    schema: Literal[1] = 1
+    key: Sha256
+    label: str
+    constellation: str
+    birth: SignedStatement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The principal that births name, and the key of it that is kept here."""
+
+    principal: Threshold
+    key: SigningKey
+    path: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what a workload's measured config must name."""
+        return owner_fingerprint(self.principal)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folders.
+
+    Args:
+        config: Where ``config.toml`` is.
+        data: Where everything else is.
+    """
+
+    config: Path
+    data: Path
+
+    @classmethod
+    def find(cls, environment: Mapping[str, str] = os.environ) -> Home:
+        """Return the folders that this user's environment names; they need not exist."""
+        if home := environment.get("PLACET_HOME"):
+            return cls(Path(home), Path(home))
+        user = Path(environment.get("HOME") or Path.home())
+        config = environment.get("XDG_CONFIG_HOME") or user / ".config"
+        data = environment.get("XDG_DATA_HOME") or user / ".local" / "share"
+        return cls(Path(config) / "placet", Path(data) / "placet")
+
+    @property
+    def file(self) -> Path:
+        """Return the path of ``config.toml``."""
+        return self.config / "config.toml"
+
+    def settings(self) -> Config:
+        """Return what ``config.toml`` says; without one, nothing."""
+        if not self.file.exists():
+            return Config()
+        try:
+            said = tomllib.loads(read_bytes(self.file).decode())
+            return msgspec.convert(said, Config)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as e:
+            raise MalformedError(f"{self.file} cannot be read: {e}", f"Mend it: {self.file}") from e
+
+    # --- the owner ---------------------------------------------------------------------
+
+    def owner(self) -> Owner:
+        """Return the owner whose key is kept here.
+
+        Raises:
+            NotFoundError: There is none yet.
+            MalformedError: Its files do not fit each other.
+        """
+        entry = self.settings().owner
+        path, principal = self.data / entry.key, self.data / entry.principal
+        if not path.exists():
+            raise NotFoundError(f"there is no owner key at {path}", "Make one: placet owner init")
+        who = read_json(principal, Threshold, "owner principal")
+        return Owner(principal=who, key=load_key(path), path=path)
+
+    def check_no_owner(self) -> None:
+        """Raise if there is an owner key already: it is never written over."""
+        path = self.data / self.settings().owner.key
+        if path.exists():
+            raise ConflictError(
+                f"{path} exists: this owner has a key, and it is not written over",
+                "See it: placet owner show. For another owner, set PLACET_HOME to a new folder.",
+            )
+
+    def add_owner(self, key: SigningKey, principal: Threshold) -> Owner:
+        """Keep a new owner key."""
+        self.check_no_owner()
+        entry = self.settings().owner
+        write_json(self.data / entry.principal, principal)
+        with local_files():
+            key.save(self.data / entry.key)
+        return self.owner()
+
+    # --- constellations ----------------------------------------------------------------
+
+    def constellation(self, name: str) -> VaultsFile:
+        """Return the vaults file of a named constellation."""
+        entry = self.settings().constellations.get(name)
+        if entry is None:
+            names = ", ".join(sorted(self.settings().constellations)) or "none"
+            raise NotFoundError(
+                f"{self.file} names no constellation {name!r}; it names: {names}",
+                "Name one as placet key new LABEL --vaults FILE does.",
+            )
+        return vaults_file(self.data / entry.vaults)
+
+    def add_constellation(self, name: str, vaults: VaultsFile) -> None:
+        """Keep a vaults file under a name. Addresses may change under it, vaults may not.
+
+        Raises:
+            MalformedError: The name cannot be one.
+            ConflictError: It names other vaults, code or roots.
+        """
+        if not NAME.fullmatch(name):
+            raise MalformedError(
+                f"{name!r} is no name for a constellation",
+                "Take letters, digits, - and _: --constellation NAME",
+            )
+        known = self.settings().constellations
+        if name in known:
+            before = self.constellation(name)
+            if _fixed(before) != _fixed(vaults):
+                raise ConflictError(
+                    f"constellation {name!r} is already the name of other vaults",
+                    "Give this one a name of its own: --constellation NAME",
+                )
+            path = self.data / known[name].vaults
+        else:
+            path = self.data / "constellations" / f"{name}.json"
+        with local_files():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_vaults(path, vaults)
+            if name not in known:
+                self.config.mkdir(parents=True, exist_ok=True)
+                entry = f'[constellations.{name}]\nvaults = "constellations/{name}.json"\n'
+                with self.file.open("a", encoding="utf-8") as f:
+                    f.write(("\n" if f.tell() else "") + entry)
+
+    # --- keys --------------------------------------------------------------------------
+
+    def known_keys(self) -> tuple[KnownKey, ...]:
+        """Return the keys that are known here, by label."""
+        files = sorted((self.data / "keys").glob("*.json"))
+        found = [read_json(f, KnownKey, "known key") for f in files]
+        return tuple(sorted(found, key=lambda k: (k.label, k.key)))
+
+    def key(self, name: str) -> KnownKey:
+        """Return a known key by its label, its id, or a unique prefix of either."""
+        keys = self.known_keys()
+        exact = [k for k in keys if name in (k.label, k.key, _bare(k.key))]
+        near = [
+            k
+            for k in keys
+            if k.label.startswith(name)
+            or (len(_bare(name)) >= LEAST and _bare(k.key).startswith(_bare(name)))
+        ]
+        return the_one(exact or near, name, "key", _named, "placet key list")
+
+    def remember(self, key: KnownKey) -> None:
+        """Keep a key."""
+        write_json(self.data / "keys" / f"{_bare(key.key)}.json", key)
+
+    def forget(self, key: KnownKey) -> None:
+        """Let go of a key, and of what was signed for it and is not delivered."""
+        for path, _ in self.outbox(key.key):
+            path.unlink(missing_ok=True)
+        (self.data / "keys" / f"{_bare(key.key)}.json").unlink(missing_ok=True)
+
+    # --- what was signed and is not everywhere yet ---------------------------------------
+
+    def outbox(self, key: str) -> Iterator[tuple[Path, UntrustedStatement]]:
+        """Return what was signed here for a key and is kept until vaults show it."""
+        for path in sorted((self.data / "outbox").glob("*.json")):
+            sent = open_statement(read_json(path, SignedStatement, "signed statement"))
+            if sent.key == key:
+                yield path, sent
+
+    def post(self, sent: UntrustedStatement) -> Path:
+        """Keep a signed statement before it is sent, so that sending can be completed (I16)."""
+        path = self.data / "outbox" / f"{_bare(sent.digest)}.json"
+        write_json(path, sent.signed())
+        return path
+
+
+def the_one(found: Iterable[R], name: str, what: str, show: Callable[[R], str], see: str) -> R:
+    """Return the only match of a name.
+
+    Raises:
+        NotFoundError: There is none.
+        MalformedError: There are several; they are listed by ``show``.
+    """
+    matches = list(found)
+    if not matches:
+        raise NotFoundError(f"no {what} is known as {name!r}", f"See what there is: {see}")
+    if len(matches) > 1:
+        listed = "; ".join(map(show, matches))
+        raise MalformedError(
+            f"{name!r} could be {len(matches)} {what}s: {listed}", "Write more of it."
+        )
+    return matches[0]
+
+
+def _named(key: KnownKey) -> str:
+    return f"{key.label} {key.key}"
+
+
+def _bare(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _fixed(vaults: VaultsFile) -> object:
+    members = [(m.id, m.domain) for m in vaults.vaults]
+    return (vaults.k, members, vaults.profiles, vaults.trust_roots)

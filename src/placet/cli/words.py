@@ -1,0 +1,166 @@
+"""Digests, profiles and statements in words that people can judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from placet.cli.output import Fact, short, when
+from placet.core.encoding import Record
+from placet.core.profile import Profile, SgxMeasurement, TcbRules, TdxMeasurement, code_id
+from placet.core.statement import Birth, Promote, Retire, Statement
+
+MEANING = {
+    "app": "name of the app",
+    "image": "the app's own files (container image)",
+    "config": "arguments, environment, trust roots, and which keys it may open",
+    "security version": "the app's count of security fixes",
+    "anchor": "who vouches for the hardware",
+    "tee": "kind of hardware",
+    "mrtd": "what the machine starts with (firmware; in the software TEE agent and packages)",
+    "rtmr0": "firmware's configuration",
+    "rtmr1": "kernel and boot loader",
+    "rtmr2": "kernel's command line and first files",
+    "rtmr3": "what is started on it: the image",
+    "mr_config_id": "the config, as the hardware keeps it",
+    "td_attributes": "what the hardware grants and forbids (debug is refused)",
+    "xfam": "CPU features that may be used",
+    "mrenclave": "all code and data that the enclave starts with",
+    "mrsigner": "who signed the enclave (narrows only)",
+    "isv_prod_id": "the signer's product (narrows only)",
+    "isv_svn": "the enclave's lowest security version (narrows only)",
+    "tcb statuses": "states of the platform that are accepted",
+    "tcb allowed advisories": "known flaws that are accepted",
+    "tcb denied advisories": "known flaws that are not",
+    "tcb denied families": "kinds of CPU that are not accepted",
+    "tcb hardware ids": "machines that it may run on",
+    "tcb lowest evaluation": "how recent the vendor's judgement must be",
+}
+"""What a field of a profile means."""
+
+
+class Difference(Record):
+    """One field of two profiles."""
+
+    field: str
+    before: str | None
+    after: str | None
+    meaning: str
+
+    @property
+    def same(self) -> bool:
+        """Say whether it does not differ."""
+        return self.before == self.after
+
+
+def fields(profile: Profile) -> dict[str, str]:
+    """Return a profile as texts, by field."""
+    m, rules = profile.measurement, profile.tcb
+    found = {
+        "app": profile.app,
+        "image": profile.image,
+        "config": profile.config,
+        "security version": str(profile.security_version),
+        "anchor": profile.anchor,
+        "tee": "sgx" if isinstance(m, SgxMeasurement) else "tdx",
+    }
+    for name in m.__struct_fields__:
+        value = getattr(m, name)
+        found[name] = "any" if value is None else str(value)
+    return {**found, **_rules(rules)}
+
+
+def _rules(rules: TcbRules) -> dict[str, str]:
+    def listed(values: Iterable[str] | None, none: str) -> str:
+        return none if values is None else ", ".join(sorted(values)) or "none"
+
+    return {
+        "tcb statuses": listed(rules.statuses, "none"),
+        "tcb allowed advisories": listed(rules.allowed_advisories, "any that is not denied"),
+        "tcb denied advisories": listed(rules.denied_advisories, "none"),
+        "tcb denied families": listed(rules.denied_families, "none"),
+        "tcb hardware ids": listed(rules.hardware_ids, "any machine"),
+        "tcb lowest evaluation": str(rules.min_evaluation),
+    }
+
+
+def compare(before: Profile | None, after: Profile) -> tuple[Difference, ...]:
+    """Return every field of two profiles; without one before, all differ."""
+    old, new = fields(before) if before is not None else {}, fields(after)
+    return tuple(
+        Difference(field=f, before=old.get(f), after=new.get(f), meaning=MEANING.get(f, ""))
+        for f in (*new, *(f for f in old if f not in new))
+    )
+
+
+def looser(before: TcbRules, after: TcbRules) -> list[str]:
+    """Return in which ways rules on platforms accept more than others did."""
+    found = []
+    if more := set(after.statuses) - set(before.statuses):
+        found.append(f"it accepts platforms with TCB status {', '.join(sorted(more))}")
+    old, new = before.allowed_advisories, after.allowed_advisories
+    if old is not None and (new is None or set(new) - set(old)):
+        found.append("it accepts advisories that were not accepted")
+    if gone := set(before.denied_advisories) - set(after.denied_advisories):
+        found.append(f"it no longer denies {', '.join(sorted(gone))}")
+    if gone := set(before.denied_families) - set(after.denied_families):
+        found.append(f"it no longer denies CPU families {', '.join(sorted(gone))}")
+    ids, now = before.hardware_ids, after.hardware_ids
+    if ids is not None and (now is None or set(now) - set(ids)):
+        found.append("it may run on more machines")
+    if after.min_evaluation < before.min_evaluation:
+        found.append("it accepts an older judgement of the vendor")
+    return found
+
+
+def named(profile: Profile) -> str:
+    """Return a profile in a few words."""
+    return f"{profile.app}, security version {profile.security_version}, {short(code_id(profile))}"
+
+
+def anchor(name: str) -> str:
+    """Return a trust anchor in words; what protects nobody says so."""
+    if name.startswith("software:"):
+        return f"software (INSECURE, for development): {short(name)}"
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Titled:
+    """A statement's kind in words, and what it is about."""
+
+    kind: str
+    subject: str
+
+
+def titled(statement: Statement) -> Titled:
+    """Return what a statement does, in one line."""
+    if isinstance(statement, Birth):
+        return Titled("birth", statement.body.label)
+    if isinstance(statement, Promote):
+        return Titled("promote", named(statement.body.profile))
+    if isinstance(statement, Retire):
+        return Titled("retire", short(statement.body.code))
+    return Titled(str(statement.__struct_config__.tag), "")
+
+
+def tee_facts(profile: Profile) -> list[Fact]:
+    """Return what identifies code, in full."""
+    m = profile.measurement
+    facts: list[Fact] = [
+        ("app", profile.app),
+        ("security version", str(profile.security_version)),
+        ("code", code_id(profile)),
+        ("image", profile.image),
+        ("config", profile.config),
+    ]
+    if isinstance(m, TdxMeasurement):
+        facts.append(("measurement", f"TDX: MRTD {short(m.mrtd)}, RTMR3 {short(m.rtmr3)}"))
+    else:
+        facts.append(("measurement", f"SGX: MRENCLAVE {short(m.mrenclave)}"))
+    return [*facts, ("vouched for by", anchor(profile.anchor))]
+
+
+def until(statement: Statement) -> str:
+    """Return for how long vaults may take a statement."""
+    return f"vaults may take it until {when(statement.expires_at)}"
