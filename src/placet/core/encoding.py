@@ -116,6 +116,8 @@ def digest(label: str, data: bytes) -> str:
 
 
 def _check(plain: object) -> None:
+    if isinstance(plain, str):  # first, since most values are text
+        return
     if isinstance(plain, dict):
         for key, value in plain.items():
             _check_key(key)
