@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from unittest.mock import Mock
 
+import click
 import pytest
 
 from placet.cli import output
+from placet.cli.main import cli
 from placet.core import limits
 from placet.errors import PlacetError, from_problem
 from placet.vault.http import VaultApp
@@ -217,3 +220,21 @@ def test_the_readme_names_every_room():
     budget = tomllib.loads((ROOT / "spec" / "tcb.toml").read_text())["budget"]
     assert rows.keys() == rooms
     assert {room for room, trusted in rows.items() if trusted == "yes"} == budget.keys()
+
+
+def shown():
+    """Return every command line of ours that a block of README or docs shows."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        yield from re.findall(r"^    (placet .*)$", page.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", sorted(set(shown())))
+def test_every_command_that_is_shown_exists(line):
+    """Its name, and each of its options."""
+    _, *words = shlex.split(line, comments=True)
+    command, context = cli, click.Context(cli)
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words.pop(0))
+        assert command is not None
+    options = {name for param in command.params for name in param.opts}
+    assert {w.split("=")[0] for w in words if w.startswith("--")} <= options

@@ -145,7 +145,7 @@ class StageAnswer(Record):
 
 
 class PendingAnswer(Record):
-    """GET /v1/pending?key=... (a key id) or ?app=..."""
+    """GET /v1/pending?scope=... (a key id or an app)."""
 
     pending: tuple[SignedStatement, ...]
 
