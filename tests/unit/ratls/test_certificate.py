@@ -94,24 +94,32 @@ def sequence(body):
     return b"\x30" + bytes([0x80 | len(size)]) + size + body
 
 
-def compressed(ends):
-    """Return a certificate whose key is the same point in its short form."""
-    long = ends.p256.public_key().public_bytes(
+def with_spki(ends, change):
+    """Return a well signed certificate whose SubjectPublicKeyInfo was changed."""
+    spki = ends.p256.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    tbs = ends.certificate(ends.p256).tbs_certificate_bytes
+    tbs = sequence(tbs[tbs.index(b"\xa0\x03\x02\x01\x02") :].replace(spki, change(spki)))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    signature = ends.p256.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return sequence(tbs + algorithm + b"\x03" + bytes([len(signature) + 1, 0]) + signature)
+
+
+def compressed(ends):
+    """Return a certificate whose key is the same point in its short form: good, but for us."""
     point = ends.p256.public_key().public_bytes(
         serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
     )
-    short = b"\x30\x39" + long[2:23] + b"\x03\x22\0" + point
-    tbs = ends.certificate(ends.p256).tbs_certificate_bytes
-    tbs = tbs[tbs.index(b"\xa0\x03\x02\x01\x02") :].replace(long, short)
-    tbs = sequence(tbs)
-    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
-    signature = ends.p256.sign(tbs, ec.ECDSA(hashes.SHA256()))
-    made = sequence(tbs + algorithm + b"\x03" + bytes([len(signature) + 1, 0]) + signature)
+    made = with_spki(ends, lambda spki: b"\x30\x39" + spki[2:23] + b"\x03\x22\0" + point)
     again = x509.load_der_x509_certificate(made)
-    again.verify_directly_issued_by(again)  # the shape is all that is wrong with it
+    again.verify_directly_issued_by(again)
     return made
+
+
+def padded(ends):
+    """Return a certificate whose SubjectPublicKeyInfo goes on after the point."""
+    return with_spki(ends, lambda spki: sequence(spki[2:] + bytes(256)))
 
 
 P521 = ec.generate_private_key(ec.SECP521R1())
@@ -173,6 +181,7 @@ HOSTILE = {
     ),
     "point off the curve": (EvidenceError, "own key", lambda ends: off_curve(of()(ends))),
     "compressed point": (EvidenceError, "uncompressed", compressed),
+    "more than a point": (EvidenceError, "uncompressed", padded),
 }
 
 
