@@ -9,6 +9,7 @@ from typing import Literal
 
 import click
 import msgspec
+from rich.text import Text
 
 from placet.cli.candidate import Candidate, find_candidate
 from placet.cli.durations import DURATION, span
@@ -228,7 +229,7 @@ def _promote_facts(
 
 def _others(others_named: list[str], body: PromoteBody, earlier: Earlier) -> list[Fact]:
     if not others_named:
-        return [("before it", "nothing else is approved")]
+        return [("before it", "nothing is approved")]
     what = {
         "keep": "stays approved",
         "retire": "is retired at once",
@@ -236,8 +237,9 @@ def _others(others_named: list[str], body: PromoteBody, earlier: Earlier) -> lis
     }[body.earlier]
     if isinstance(earlier, int):
         what += f" (after {span(earlier)})"
-    shown = odd(what) if body.earlier != "keep" else what
-    return [("before it", shown), *(("", n) for n in others_named)]
+    style = "yellow" if body.earlier != "keep" else ""
+    lines = [Text(f"{plain(name)}: ") + Text(what, style=style) for name in others_named]
+    return [("before it" if i == 0 else "", line) for i, line in enumerate(lines)]
 
 
 def _retire_facts(found: Look, code: str, reason: str) -> list[Fact]:

@@ -24,7 +24,7 @@ from placet.cli.output import (
 )
 from placet.cli.pen import words
 from placet.cli.reach import STANDING, Look, Target, VaultState, clock
-from placet.cli.words import named, titled
+from placet.cli.words import titled
 from placet.core.statement import Chained, UntrustedStatement
 from placet.policy.charter import effective_at
 from placet.policy.key_policy import Approval, KeyPolicy
@@ -122,18 +122,24 @@ def _print(target: Target, found: Look) -> None:
     answer(Text(policy.label, style="bold"))
     show_facts(facts)
     rows: list[tuple[Cell, ...]] = [
-        (short(a.code), named(a.profile), short(a.statement), _state(policy, a))
+        (
+            short(a.code),
+            a.profile.app,
+            a.profile.security_version,
+            short(a.statement),
+            _state(policy, a),
+        )
         for a in policy.approvals
     ]
     rows += [
-        (short(t), "", "", bad("retired for ever"))
+        (short(t), "", "", "", bad("retired"))
         for t in sorted(policy.tombstones)
         if t not in [a.code for a in policy.approvals]
     ]
-    show_table("Code", ("code", "app", "approved by", "state"), rows)
+    show_table("Code", ("code", "app", "security version", "approved by", "state"), rows)
     show_table(
         "Statements",
-        ("version", "statement", "what", "about", "issued", "confirmed by"),
+        ("version", "statement", "what", "about", "issued", "at vaults"),
         [(i, *_statement(_effect(found, t.sent), vaults)) for i, t in enumerate(found.taken, 1)],
     )
     show_table(

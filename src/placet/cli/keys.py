@@ -34,7 +34,7 @@ from placet.cli.pen import ask, confirm, missing_signatures, send, sign, words, 
 from placet.cli.reach import STANDING, Look, Target, all_or_raise, clock, look, visit
 from placet.cli.settings import Home, KnownKey
 from placet.cli.signers import public_signer
-from placet.cli.words import named, tee_facts
+from placet.cli.words import anchor, named, tee_facts
 from placet.client.constellation import Constellation
 from placet.client.signing import DAY, Composer
 from placet.client.vault_client import VaultClient
@@ -329,14 +329,14 @@ def _vault_facts(file: VaultsFile, met: Sequence[tuple[VerifiedPeer, StatusBody]
         if abs(status.time - clock.now()) > SKEW:
             line += odd(f", its clock says {when(status.time)}")
         facts.append((f"  vault {number}", line))
-    facts += [("  their code", f"{named(p)}, {p.anchor[:30]}") for p in file.profiles]
+    facts += [("  their code", f"{named(p)}, {anchor(p.anchor)}") for p in file.profiles]
     return facts
 
 
 def _birth_facts(body: BirthBody) -> list[Fact]:
     owner = body.policy.owner
     facts: list[Fact] = [
-        ("owner", f"{owner.threshold} of: {', '.join(s.label for s in owner.of)}"),
+        ("owner", f"{', '.join(s.label for s in owner.of)}; must sign: {owner.threshold}"),
         ("stagers", ", ".join(s.label for s in body.policy.stagers) or "the owner only"),
         ("floor", f"security version {body.policy.security_version_floor}"),
     ]

@@ -93,7 +93,7 @@ def show_error(error: PlacetError) -> None:
             (short(str(v.get("vault", ""))), *(str(v.get(c, "")) for c in columns[1:]))
             for v in named
         ]
-        err.print(_table(("vault", "endpoint", "became", "why"), rows))
+        err.print(_table(("vault", "endpoint", "became", ""), rows))
     hint(error.hint)
 
 
@@ -125,8 +125,9 @@ def print_json(value: object) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print a table; cells are texts, rich markup in them is not read."""
-    out.print()
-    out.print(Text(title, style="bold"))
+    if title:
+        out.print()
+        out.print(Text(title, style="bold"))
     out.print(_table(columns, rows))
 
 
@@ -143,7 +144,8 @@ def show_facts(facts: Iterable[Fact], console: Console = out) -> None:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # A last column without a name says why: its beginning is enough here.
+        table.add_column(column, overflow="fold" if column else "ellipsis", no_wrap=not column)
     for row in rows:
         table.add_row(*map(_cell, row))
     return table

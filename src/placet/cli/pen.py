@@ -207,6 +207,7 @@ def as_document(
         "words": words(sent.digest),
         "effective": report.effective,
         "needed": report.needed,
+        "tolerated": report.tolerated,
         "vaults": target.vault_set.n,
         "confirmed": confirmed,
         "missing": missing,
@@ -242,7 +243,10 @@ def verdict(target: Target, report: EffectReport) -> Text:
     tail = f", not confirmed: {', '.join(numbers)}" if numbers else ""
     if report.effective:
         head = Text("effective", style="bold green")
-        return head + Text(f": {count} of {n} vaults confirmed, {report.needed} needed{tail}")
+        liars = f", even if {report.tolerated} of them lie" if report.tolerated else ""
+        return head + Text(
+            f": {count} of {n} vaults confirmed, {report.needed} needed{liars}{tail}"
+        )
     head = Text("NOT effective", style="bold red")
     return head + Text(f": {count} of {n} vaults confirmed, {report.needed} needed{tail}")
 

@@ -1,0 +1,275 @@
+"""``placet vault show``: what a vault proves, live, to anyone who asks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import click
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from rich.text import Text
+
+from placet.attest.trust import INTEL, INTEL_ROOT, INTEL_TCB_SIGNER, trust_from_config
+from placet.cli.files import local_files, read_bytes, read_json, vaults_file
+from placet.cli.output import (
+    DONE,
+    FINDINGS,
+    Fact,
+    answer,
+    bad,
+    good,
+    hint,
+    json_option,
+    print_json,
+    reported,
+    show_facts,
+    warn,
+    when,
+)
+from placet.cli.reach import visit_any
+from placet.cli.settings import Home
+from placet.cli.words import anchor
+from placet.client.vault_client import VaultClient
+from placet.client.vaults_file import VaultsFile, write_vaults
+from placet.core.attestation import AttestedIdentity
+from placet.core.config import TrustRoot
+from placet.core.encoding import b64
+from placet.core.messages import StatusBody
+from placet.core.profile import Profile, TcbRules, VaultMember, code_id
+from placet.errors import EvidenceError, MalformedError, PlacetError
+from placet.policy.match import match_any
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+SCHEME = "https://"
+
+
+@click.command()
+@click.argument("url", metavar="HOST:PORT")
+@click.option("--vaults", type=FILE, metavar="FILE", help="A vaults file: its roots, and a check.")
+@click.option("--constellation", metavar="NAME", help="The same, by its name in config.toml.")
+@click.option(
+    "--trust-root", type=FILE, metavar="FILE", help="A root: JSON, or a certificate (PEM, DER)."
+)
+@click.option("--tcb-signer", default="", help="Who signs under a root that is a certificate.")
+@click.option("--security-version", type=int, default=1, show_default=True, help="For --add.")
+@click.option("--add", type=FILE, metavar="FILE", help="Add it to this vaults file, or start one.")
+@json_option
+@reported
+def show(
+    *,
+    url: str,
+    vaults: Path | None,
+    constellation: str | None,
+    trust_root: Path | None,
+    tcb_signer: str,
+    security_version: int,
+    add: Path | None,
+    as_json: bool,
+) -> int:
+    r"""Attest a vault, live, and show what it proved: a look, not trust.
+
+    Any genuine TEE under the given roots is shown, whatever code it runs. Compare its
+    measurement with the one that its builders publish, or that you build yourself; what
+    then goes into a vaults file and a birth statement is trusted. Exit code 1 when it is
+    not the vault, or not the code, that the vaults file names.
+
+    \b
+    Examples:
+      placet vault show vault1.example:7443 --trust-root intel.pem
+      placet vault show 127.0.0.1:7461 --vaults vaults.json
+    """
+    endpoint = url.removeprefix(SCHEME).rstrip("/")
+    listed = _listed(vaults, constellation)
+    roots = (_root(trust_root, tcb_signer),) if trust_root else _roots(listed)
+
+    async def look(vault: VaultClient) -> tuple[AttestedIdentity, StatusBody]:
+        peer = await vault.meet()
+        if peer.identity is None:
+            raise EvidenceError("the peer proved nothing")
+        return peer.identity, await vault.status(os.urandom(32))
+
+    identity, status = visit_any(endpoint, trust_from_config(roots), look)
+    profile = _profile(identity, security_version)
+    checks = _checks(listed, identity)
+    if as_json:
+        print_json(_document(endpoint, identity, status, profile, checks))
+    else:
+        _show(endpoint, identity, status, profile, checks)
+    if add is not None:
+        _add(add, VaultMember(id=status.vault, endpoint=endpoint, domain=None), profile, roots)
+        if not as_json:
+            hint(f"placet key new LABEL --vaults {add} --profile FILE   (when all are in it)")
+    return DONE if all(holds for holds, _ in checks) else FINDINGS
+
+
+def _listed(vaults: Path | None, constellation: str | None) -> tuple[VaultsFile, ...]:
+    if vaults is not None:
+        return (vaults_file(vaults),)
+    home = Home.find()
+    if constellation is not None:
+        return (home.constellation(constellation),)
+    return tuple(home.constellation(name) for name in home.settings().constellations)
+
+
+def _roots(listed: tuple[VaultsFile, ...]) -> tuple[TrustRoot, ...]:
+    roots = {r.root: r for file in listed for r in file.trust_roots}
+    if not roots:
+        raise MalformedError(
+            "which root may vouch for it? none is named and config.toml knows none",
+            "Add --vaults FILE, or --trust-root FILE",
+        )
+    return tuple(roots.values())
+
+
+def _root(path: Path, tcb_signer: str) -> TrustRoot:
+    raw = read_bytes(path)
+    if raw.lstrip().startswith(b"{"):
+        return read_json(path, TrustRoot, "trust root")
+    try:
+        pem = raw.lstrip().startswith(b"-----BEGIN")
+        found = x509.load_pem_x509_certificate(raw) if pem else x509.load_der_x509_certificate(raw)
+    except ValueError as e:
+        raise MalformedError(f"{path} is neither a trust root nor a certificate") from e
+    der = found.public_bytes(Encoding.DER)
+    digest = hashlib.sha256(der).hexdigest()
+    if digest == INTEL_ROOT:
+        return TrustRoot(anchor=INTEL, root=b64(der), tcb_signer=tcb_signer or INTEL_TCB_SIGNER)
+    if not tcb_signer:
+        raise MalformedError(
+            f"{path} is not Intel's root, so the signer under it needs a name",
+            "Add --tcb-signer NAME, or take a trust root as JSON",
+        )
+    return TrustRoot(anchor=f"software:{digest}", root=b64(der), tcb_signer=tcb_signer)
+
+
+def _profile(identity: AttestedIdentity, security_version: int) -> Profile:
+    """Return the profile that names exactly this code, on platforms like this one."""
+    claims, evidence = identity.claims, identity.evidence
+    rules = {
+        "statuses": [evidence.tcb.status],
+        "allowed_advisories": list(evidence.tcb.advisories),
+        "denied_advisories": [],
+        "denied_families": [],
+        "hardware_ids": None,
+        "min_evaluation": evidence.tcb.evaluation,
+    }
+    return Profile(
+        app=claims.app,
+        image=claims.image,
+        config=claims.config,
+        security_version=security_version,
+        anchor=evidence.anchor,
+        measurement=evidence.measurement,
+        tcb=msgspec.convert(rules, TcbRules),
+    )
+
+
+def _checks(
+    listed: tuple[VaultsFile, ...], identity: AttestedIdentity
+) -> tuple[tuple[bool, str], ...]:
+    """Compare with the vaults file: is it one of its vaults, with code that it names?"""
+    checks = []
+    vault = identity.claims.instance
+    for file in listed:
+        number = next((i for i, m in enumerate(file.vaults, 1) if m.id == vault), None)
+        if number is None:
+            checks.append((False, "it is none of the vaults in the vaults file"))
+            continue
+        checks.append((True, f"it is vault {number} of the vaults file"))
+        try:
+            match_any(file.profiles, identity)
+        except PlacetError as e:
+            checks.append((False, f"its code is not what the vaults file names: {e.detail}"))
+        else:
+            checks.append((True, "its code is what the vaults file names"))
+    # With several constellations, being in one of them is enough.
+    good_ones = [c for c in checks if c[0]]
+    return tuple(good_ones if len(listed) > 1 and good_ones else checks)
+
+
+def _document(
+    endpoint: str,
+    identity: AttestedIdentity,
+    status: StatusBody,
+    profile: Profile,
+    checks: tuple[tuple[bool, str], ...],
+) -> dict[str, object]:
+    evidence = identity.evidence
+    return {
+        "vault": status.vault,
+        "endpoint": endpoint,
+        "measurement": evidence.measurement,
+        "code": code_id(profile),
+        "image": profile.image,
+        "config": profile.config,
+        "anchor": evidence.anchor,
+        "tcb": evidence.tcb,
+        "family": evidence.family,
+        "collateral_expires": evidence.expires,
+        "boot": status.boot,
+        "boots": status.boots,
+        "time": status.time,
+        "schemas": status.schemas,
+        "checkpoint": status.checkpoint,
+        "member": {"id": status.vault, "endpoint": endpoint, "domain": None},
+        "profile": profile,
+        "checks": [{"holds": holds, "text": text} for holds, text in checks],
+    }
+
+
+def _show(
+    endpoint: str,
+    identity: AttestedIdentity,
+    status: StatusBody,
+    profile: Profile,
+    checks: tuple[tuple[bool, str], ...],
+) -> None:
+    evidence, tcb = identity.evidence, identity.evidence.tcb
+    measured = msgspec.to_builtins(evidence.measurement)
+    facts: list[Fact] = [
+        ("vault id", status.vault),
+        ("endpoint", endpoint),
+        ("app", profile.app),
+        *((name, str(value)) for name, value in measured.items() if value is not None),
+        ("image", profile.image),
+        ("config", profile.config),
+        ("vouched for by", anchor(evidence.anchor)),
+        ("TCB", f"{tcb.status}, evaluation {tcb.evaluation}, level of {when(tcb.date)}"),
+        ("advisories", ", ".join(tcb.advisories) or "none"),
+        ("CPU family", evidence.family),
+        ("boot", f"{status.boot}, start number {status.boots}"),
+        ("its clock", when(status.time)),
+        ("log", f"{status.checkpoint.splitlines()[1]} entries"),
+    ]
+    answer(Text("Proved just now, over this very connection", style="bold"))
+    show_facts(facts)
+    answer("")
+    for holds, text in checks:
+        answer(good(text) if holds else bad(text))
+    answer(Text("profile:", style="dim"))
+    answer(Text(msgspec.json.encode(profile).decode()))
+    if not checks:
+        warn("this shows that it is genuine, not that its code is one to trust")
+
+
+def _add(path: Path, member: VaultMember, profile: Profile, roots: tuple[TrustRoot, ...]) -> None:
+    """Add a vault to a vaults file; k is a majority."""
+    with local_files():
+        old = read_json(path, VaultsFile, "vaults file") if path.exists() else None
+    members = [m for m in old.vaults if m.id != member.id] if old else []
+    profiles = list(old.profiles) if old else []
+    if code_id(profile) not in map(code_id, profiles):
+        profiles.append(profile)
+    known = {r.root: r for r in (*(old.trust_roots if old else ()), *roots)}
+    members.append(member)
+    file = VaultsFile(
+        k=len(members) // 2 + 1,
+        vaults=tuple(members),
+        profiles=tuple(profiles),
+        trust_roots=tuple(known.values()),
+    )
+    with local_files():
+        write_vaults(path, file)
