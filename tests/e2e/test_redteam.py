@@ -100,8 +100,8 @@ def test_the_environment_of_the_launcher_changes_nothing(world: World) -> None:
 
 def test_a_step_notices_when_the_version_is_let_in(world: World) -> None:
     """After the owner's promote the refused deployment starts, and its step says so."""
-    confirmed, missing = world.owner.promote(world.key, code_id(world.profile("notes-2")))
-    assert (confirmed, missing) == (5, set())
+    effect = world.owner.promote(world.key, code_id(world.profile("notes-2")))
+    assert (len(effect.confirmed), effect.missing) == (5, frozenset())
     with pytest.raises(StepFailedError, match="it started"):
         story.deploys_unapproved(world)
     with pytest.raises(StepFailedError, match="it started"):

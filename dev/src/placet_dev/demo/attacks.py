@@ -52,16 +52,14 @@ def promotes_by_itself(world: World) -> str:
 def tampers_with_a_relayed_statement(world: World) -> str:
     """Put version 2 into what the owner signed about version 1; then relay what was signed."""
     policy = world.policy()
-    # The owner asks more of version 1's machines, and hands that to the platform.
-    strict = world.profile("notes-1")
-    strict = msgspec.structs.replace(
-        strict, tcb=msgspec.structs.replace(strict.tcb, denied_families=("000000000000",))
-    )
-    # The owner first signed another approval, and thought better of it: see the next attack.
-    world.held_back = world.owner.sign(
-        _composer().promote(policy, promote_body(policy, world.profile("notes-2")))
-    )
-    signed = world.owner.sign(_composer().promote(policy, promote_body(policy, strict)))
+    # The owner signed an approval of version 2 for the platform to carry, and thought better
+    # of it before it was brought anywhere: see the next attack.
+    world.held_back = world.owner.sign_promote(world.key, world.profile("notes-2"))
+    world.owner.take_back(world.held_back)
+    # In its place the owner asks more of the machines that run version 1.
+    profile = world.profile("notes-1")
+    strict = msgspec.structs.replace(profile.tcb, denied_families=("000000000000",))
+    signed = world.owner.sign_promote(world.key, msgspec.structs.replace(profile, tcb=strict))
     tampered = _with_profile_of(world, signed, "notes-2")
     said = all_refused(world.platform.relay(request(tampered)), ApprovalError)
     _nothing_changed(world, policy.head)

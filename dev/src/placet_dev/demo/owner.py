@@ -1,145 +1,135 @@
-"""The owner of the demo: a key file, and what is signed with it."""
+"""The owner of the demo: the real command line, in a folder of its own."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from placet.client.clock import HostClock
-from placet.client.constellation import Constellation, EffectReport
-from placet.client.signing import Composer, SigningKey, promote_body
-from placet.client.vault_client import Connector, renewed_contexts
-from placet.client.vaults_file import VaultsFile, read_vaults
-from placet.core.profile import Profile, code_id
-from placet.core.statement import (
-    BirthBody,
-    KeySigner,
-    PolicyTable,
-    Stage,
-    Threshold,
-    UntrustedStatement,
-    open_statement,
-    owner_fingerprint,
-)
-from placet.errors import NotFoundError
-from placet.policy.key_policy import KeyPolicy
+import msgspec
+
+from placet.core.encoding import encode
+from placet.core.profile import Profile
+from placet.core.statement import KeySigner, SignedStatement, UntrustedStatement, open_statement
 from placet_dev.demo.steps import StepFailedError
+from placet_dev.platform_process import PLACET
 
-T = TypeVar("T")
+TIMEOUT = 120.0
+FINDINGS, PARTLY = 1, 5
+"""Exit codes of ``placet`` that are no failure."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Where a statement took effect, as ``placet promote`` and ``placet retire`` say it."""
+
+    effective: bool
+    needed: int
+    confirmed: frozenset[str]
+    missing: frozenset[str]
+    """Vault ids."""
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Owner:
-    """Signs with a key file, and reaches the vaults directly.
+    """Runs ``placet ... --json`` as the owner would.
 
     Args:
-        home: Folder of the key file.
+        home: ``$PLACET_HOME``: key file, keys, settings.
     """
 
     home: Path
-    _key: SigningKey = field(init=False)
-    _vaults: VaultsFile = field(init=False)
 
-    def init(self) -> None:
-        """Make the key file."""
-        self._key = SigningKey.generate("owner", "ed25519")
-        self._key.save(self.home / "owner.pem")
-
-    @property
-    def principal(self) -> Threshold:
-        """Return who must sign."""
-        return Threshold(label="owner", threshold=1, of=(self._key.signer,))
-
-    def fingerprint(self) -> str:
-        """Return what a workload's config names this owner by."""
-        return owner_fingerprint(self.principal)
-
-    def sign(self, sent: UntrustedStatement) -> UntrustedStatement:
-        """Sign a statement that was composed here."""
-        return self._key.sign(sent)
+    def init(self) -> str:
+        """Make the owner's key; return the fingerprint that a workload's config names."""
+        return str(self._placet("owner", "init")["fingerprint"])
 
     def new_key(self, *, label: str, vaults: Path, profile: Profile, stager: KeySigner) -> str:
-        """Sign the birth of a key and bring it to all vaults; return the key id."""
-        self._vaults = read_vaults(vaults)
-        table = PolicyTable(
-            owner=self.principal,
-            stagers=(stager,),
-            profiles=(profile,),
-            security_version_floor=0,
+        """Give birth to a key at all vaults; return the key id."""
+        listed = self._write("stager", stager)
+        born = self._placet(
+            *("key", "new", label, "--vaults", str(vaults), "--stager", str(listed)),
+            *("--profile", str(self._write("profile", profile)), "--yes"),
         )
-        body = BirthBody(label=label, policy=table, vault_set=self._vaults.vault_set)
-        birth = self.sign(_composer().birth(body))
-        self._submit(birth)
-        return birth.digest
+        return str(born["key"])
 
-    def pending(self, key: str) -> dict[str, Profile]:
-        """Return what is staged for a key, by code id."""
+    def pending(self, key: str) -> dict[str, int]:
+        """Return what is staged for a key: code, and at how many vaults."""
+        staged = self._placet("pending", key)["pending"]
+        return {s["code"]: len(s["at"]) for s in staged}
 
-        async def read(vaults: Constellation) -> dict[str, Profile]:
-            answers = await vaults.fan_out(lambda v: v.pending(key))
-            staged = [open_statement(s) for a in answers.values.values() for s in a.pending]
-            profiles = [s.statement.body.profile for s in staged if isinstance(s.statement, Stage)]
-            return {code_id(p): p for p in profiles}
+    def review(self, key: str, code: str, own: Profile) -> list[str]:
+        """Compare what is staged with the owner's own build; return what was found."""
+        measured = str(self._write("own-build", own))
+        arguments = ("review", key, code, "--profile", measured)
+        return [f["finding"] for f in self._placet(*arguments, expect=(0, FINDINGS))["findings"]]
 
-        return self._visit(read)
+    def promote(self, key: str, code: str) -> Effect:
+        """Approve what is staged; those before it are retired after the usual overlap."""
+        return _effect(self._placet("promote", key, code, "--yes", expect=(0, PARTLY)))
 
-    def review(self, key: str, code: str) -> Profile:
-        """Return what a promote would let in."""
-        pending = self.pending(key)
-        if code not in pending:
-            raise NotFoundError(f"code {code} is not staged")
-        return pending[code]
+    def retire(self, key: str, code: str) -> Effect:
+        """End an approval."""
+        reason = ("--reason", "replaced by version 2", "--yes")
+        return _effect(self._placet("retire", key, code, *reason, expect=(0, PARTLY)))
 
-    def promote(self, key: str, code: str) -> tuple[int, set[str]]:
-        """Approve what is staged; return how many vaults confirmed, and who did not."""
-        policy = self._policy(key)
-        body = promote_body(policy, self.review(key, code))
-        report = self._submit(self.sign(_composer().promote(policy, body)))
-        return len(report.confirmed), set(report.missing)
+    def sync(self, key: str) -> None:
+        """Bring vaults up to date."""
+        self._placet("key", "sync", key)
 
-    def retire(self, key: str, code: str) -> int:
-        """End an approval; return how many vaults confirmed."""
-        statement = _composer().retire(self._policy(key), code, "replaced by version 2")
-        return len(self._submit(self.sign(statement)).confirmed)
+    def sign_promote(self, key: str, profile: Profile) -> UntrustedStatement:
+        """Sign an approval for somebody else to carry: nothing is sent."""
+        file = self.home / "carry.json"
+        listed = str(self._write("carry-profile", profile))
+        self._placet("promote", key, "--profile", listed, "--keep", "--out", str(file), "--yes")
+        return open_statement(msgspec.json.decode(file.read_bytes(), type=SignedStatement))
 
-    def show(self, key: str) -> None:
-        """Look at a key; who lacks statements is brought them."""
-        self._visit(lambda vaults: vaults.courier(key))
+    def take_back(self, sent: UntrustedStatement) -> None:
+        """Think better of a signed statement: the tool says to remove its file."""
+        (self.home / "outbox" / f"{sent.digest.removeprefix('sha256:')}.json").unlink()
 
-    def _policy(self, key: str) -> KeyPolicy:
-        async def read(vaults: Constellation) -> KeyPolicy:
-            return (await vaults.read_charter(key)).policy
+    def _write(self, name: str, value: object) -> Path:
+        file = self.home / f"{name}.json"
+        file.write_bytes(encode(value))
+        return file
 
-        return self._visit(read)
+    def _placet(self, *arguments: str, expect: Sequence[int] = (0,)) -> Any:  # noqa: ANN401 - JSON
+        """Run a command and return the JSON that it printed.
 
-    def _submit(self, sent: UntrustedStatement) -> EffectReport:
-        report = self._visit(lambda vaults: vaults.submit(sent.signed()))
-        if not report.effective:
-            raise StepFailedError(f"taken by {len(report.confirmed)} vaults: {report.missing}")
-        return report
-
-    def _visit(self, act: Callable[[Constellation], Awaitable[T]]) -> T:
-        clock = HostClock()
-        connector = Connector(
-            prover=None, clock=clock, rng=os.urandom, contexts=renewed_contexts(clock)
+        Raises:
+            StepFailedError: It ended with another code than those expected, or without JSON.
+        """
+        done = subprocess.run(
+            [*PLACET, *arguments, "--json"],
+            env={**os.environ, "PLACET_HOME": str(self.home)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
         )
-
-        async def visited() -> T:
-            vaults = Constellation.connect(
-                self._vaults.vault_set, connector, trust=self._vaults.trust
+        try:
+            said = json.loads(done.stdout)
+        except ValueError:
+            said = None
+        if said is None or done.returncode not in expect:
+            text = f"{done.stdout}{done.stderr}".strip()[-800:]
+            raise StepFailedError(
+                f"`placet {' '.join(arguments[:2])}` ended with {done.returncode}: {text}"
             )
-            try:
-                return await act(vaults)
-            finally:
-                vaults.close()
-
-        return asyncio.run(visited())
+        return said
 
 
-def _composer() -> Composer:
-    return Composer(now=int(time.time()), rng=os.urandom)
+def _effect(said: Any) -> Effect:  # noqa: ANN401 - JSON
+    return Effect(
+        effective=said["effective"],
+        needed=said["needed"],
+        confirmed=frozenset(v["vault"] for v in said["confirmed"]),
+        missing=frozenset(v["vault"] for v in said["missing"]),
+        words=said["words"],
+    )

@@ -37,9 +37,8 @@ def platform(world: World) -> str:
 def owner_makes_a_key(world: World) -> str:
     """Let the owner sign the birth of a key for notes 1."""
     world.owner = Owner(world.state / "owner")
-    world.owner.init()
     roots = (world.constellation.launcher.trust().root,)
-    config = notes_config(world.owner.fingerprint(), roots)
+    config = notes_config(world.owner.init(), roots)
     for version in ("1", "2"):
         folder = world.platform.bundles / f"notes-{version}"
         write_notes(folder, version, config, world.constellation.cache)
@@ -86,7 +85,7 @@ def stages(world: World) -> str:
     taken = sum(v["status"] == 200 for v in staged["vaults"])  # noqa: PLR2004 - HTTP
     if taken != N:
         raise StepFailedError(f"staged at {taken} of {N} vaults: {staged['vaults']}")
-    if code_id(world.profile("notes-2")) not in world.owner.pending(world.key):
+    if world.owner.pending(world.key) != {code_id(world.profile("notes-2")): N}:
         raise StepFailedError("the owner does not see what was staged")
     return f"at {taken} of {N} vaults; the owner sees it as pending"
 
@@ -115,13 +114,18 @@ def kills_two(world: World) -> str:
 
 def promotes(world: World) -> str:
     """Let the owner look at version 2, and approve it, with two vaults missing."""
-    code = code_id(world.profile("notes-2"))
-    world.owner.review(world.key, code)
-    confirmed, missing = world.owner.promote(world.key, code)
+    profile = world.profile("notes-2")
+    found = world.owner.review(world.key, code_id(profile), profile)
+    if "not-your-build" in found:
+        raise StepFailedError("what was staged is not what the owner's own build measures")
+    effect = world.owner.promote(world.key, code_id(profile))
     gone = {world.constellation.vaults[n - 1].id for n in KILLED}
-    if confirmed != N - len(KILLED) or missing != gone:
-        raise StepFailedError(f"{confirmed} confirmed, missing are {sorted(missing)}")
-    return f"effective: {confirmed} of {N} vaults (needs {K}); names the {len(missing)} missing"
+    if not effect.effective or len(effect.confirmed) != N - len(KILLED) or effect.missing != gone:
+        raise StepFailedError(f"not as expected: {effect}")
+    return (
+        f"effective: {len(effect.confirmed)} of {N} vaults ({effect.needed} needed), names the "
+        f"{len(gone)} missing; six words: {effect.words}"
+    )
 
 
 def upgrades(world: World) -> str:
@@ -141,17 +145,17 @@ def converges(world: World) -> str:
     behind = sorted(n for n, h in world.heads().items() if h != head)
     if behind != list(KILLED):
         raise StepFailedError(f"vaults {behind} are behind, expected {KILLED}")
-    world.owner.show(world.key)
+    world.owner.sync(world.key)
     wait_for(lambda: True if set(world.heads().values()) == {head} else None, "the vaults to agree")
     return f"vaults {' and '.join(map(str, KILLED))} came back behind; all {N} agree again"
 
 
 def retires(world: World) -> str:
     """Let the owner end version 1's approval."""
-    confirmed = world.owner.retire(world.key, code_id(world.profile("notes-1")))
-    if confirmed != N:
-        raise StepFailedError(f"{confirmed} of {N} vaults confirmed")
-    return f"{confirmed} of {N} vaults (needs {N - K + 1})"
+    effect = world.owner.retire(world.key, code_id(world.profile("notes-1")))
+    if not effect.effective or effect.missing:
+        raise StepFailedError(f"not as expected: {effect}")
+    return f"effective: {len(effect.confirmed)} of {N} vaults ({effect.needed} needed)"
 
 
 def retired_is_refused(world: World) -> str:
