@@ -20,7 +20,7 @@ from placet_testing.charters import (
 from placet_testing.passkey import SoftwarePasskey
 
 from placet.client.signing import promote_body
-from placet.core.encoding import b64, encode
+from placet.core.encoding import b64, decode, encode
 from placet.core.limits import MAX_STATEMENT
 from placet.core.profile import (
     SgxMeasurement,
@@ -33,6 +33,7 @@ from placet.core.statement import (
     PromoteBody,
     SignedStatement,
     StageBody,
+    Threshold,
     open_statement,
     owner_fingerprint,
     signer_id,
@@ -150,6 +151,15 @@ def test_every_way_to_treat_earlier_versions_opens():
         sent = opened(PROMOTE, body=body(PROMOTE, earlier=earlier, retire_at=at))
         assert isinstance(sent.statement.body, PromoteBody)
         assert (sent.statement.body.earlier, sent.statement.body.retire_at) == (earlier, at)
+
+
+@pytest.mark.parametrize("depth", [500, 1100, 50_000])
+def test_principals_inside_one_another_without_end_are_refused(depth):
+    """A parser's recursion ends in the error that stands for malformed bytes."""
+    inside = b'{"kind":"threshold","label":"","of":['
+    raw = inside * depth + b'],"threshold":1}' * depth
+    with pytest.raises(MalformedError):
+        decode(raw, Threshold, limit=len(raw))
 
 
 def test_statement_is_read_up_to_its_limit():

@@ -90,7 +90,9 @@ def test_no_signers_at_all_is_a_refusal():
 
 
 def test_too_many_signatures_are_refused_before_any_is_checked():
-    """Length first: 65 signatures are not verified."""
+    """Length first: 64 signatures are verified, 65 are not."""
+    most = compose(BIRTH.statement, ED25519.sign(BIRTH).signatures * MAX_SIGNERS)
+    assert verify_signatures(most, SIGNERS).signers == ids(ED25519)
     signatures = ED25519.sign(BIRTH).signatures * (MAX_SIGNERS + 1)
     with pytest.raises(TooLargeError):
         verify_signatures(compose(BIRTH.statement, signatures), SIGNERS)
@@ -265,6 +267,7 @@ UNFIT_KEYS = {
     "ed25519: 31 bytes": key("ed25519", unb64(ED25519.signer.public_key)[:-1]),
     "ed25519: 33 bytes": key("ed25519", unb64(ED25519.signer.public_key) + b"\0"),
     "ed25519: off the curve": key("ed25519", (2).to_bytes(32, "little")),
+    "ed25519: y not reduced": key("ed25519", (_p + 3).to_bytes(32, "little")),
     "ed25519: a P-256 point": key("ed25519", UNCOMPRESSED),
     "p256: nothing": key("p256", b""),
     "p256: compressed": key("p256", COMPRESSED),
