@@ -11,13 +11,14 @@ import click
 import msgspec
 from rich.text import Text
 
+from placet.cli.arguments import DURATION, FILE, key_argument, span
 from placet.cli.candidate import Candidate, find_candidate
-from placet.cli.durations import DURATION, span
 from placet.cli.forward import named_code, read_forward
 from placet.cli.key_view import in_force
+from placet.cli.look import Look, look
 from placet.cli.output import Fact, bad, json_option, odd, plain, reported, short, when
 from placet.cli.pen import confirm, missing_signatures, send, sign, words, write_out
-from placet.cli.reach import Look, Target, clock, look
+from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
 from placet.cli.words import named, tee_facts, until
 from placet.client.signing import DAY, Composer, promote_body
@@ -25,7 +26,6 @@ from placet.core.statement import Chained, PromoteBody, UntrustedStatement
 from placet.errors import ConflictError
 from placet.policy.charter import TakenStatement, effective_at, fold
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 WEEK = 7 * DAY
 
 Earlier = Literal["keep", "retire"] | int
@@ -43,7 +43,7 @@ class How:
 
 
 @click.command()
-@click.argument("name", metavar="KEY")
+@key_argument
 @click.argument("code", metavar="STAGE|CODE", required=False)
 @click.option("--profile", type=FILE, metavar="FILE", help="Let this code in, staged or not.")
 @click.option("--keep", is_flag=True, help="Versions approved before stay approved.")
@@ -53,7 +53,7 @@ class How:
 )
 @click.option("--unretire", is_flag=True, help="Say plainly that retired code comes back.")
 @click.option("--floor", type=int, metavar="N", help="Raise the lowest security version to N.")
-@click.option("--expires", type=DURATION, default=DAY, show_default="1d", help="Taken until then.")
+@click.option("--expires", type=DURATION, default="1d", show_default=True, help="Taken until then.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--out", type=FILE, metavar="FILE", help="Only write the signed statement to FILE.")
 @json_option
@@ -110,10 +110,10 @@ def promote(  # noqa: PLR0913 - its options
 
 
 @click.command()
-@click.argument("name", metavar="KEY")
+@key_argument
 @click.argument("code", metavar="CODE")
 @click.option("--reason", required=True, help="For those who read the statement.")
-@click.option("--expires", type=DURATION, default=DAY, show_default="1d", help="Taken until then.")
+@click.option("--expires", type=DURATION, default="1d", show_default=True, help="Taken until then.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--out", type=FILE, metavar="FILE", help="Only write the signed statement to FILE.")
 @json_option

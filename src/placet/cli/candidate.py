@@ -8,8 +8,9 @@ from pathlib import Path
 from placet.cli.files import read_json
 from placet.cli.forward import Forward, Staged, find_staged, named_code, profiles_of
 from placet.cli.key_view import in_force
+from placet.cli.look import Look
 from placet.cli.output import short
-from placet.cli.reach import Look, Target
+from placet.cli.reach import Target
 from placet.cli.words import Difference, compare, looser
 from placet.core.encoding import Record
 from placet.core.profile import Profile, TdxMeasurement, code_id, rtmr3_of_image

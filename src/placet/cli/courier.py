@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from placet.cli.arguments import FILE
 from placet.cli.files import load_key, read_json
+from placet.cli.look import look
 from placet.cli.output import (
     Fact,
     answer,
@@ -21,7 +23,7 @@ from placet.cli.output import (
     when,
 )
 from placet.cli.pen import ask, missing_signatures, send, sign, words, write_out
-from placet.cli.reach import Target, look
+from placet.cli.reach import Target
 from placet.cli.settings import Home
 from placet.cli.words import named, tee_facts, titled, until
 from placet.core.statement import (
@@ -35,8 +37,6 @@ from placet.core.statement import (
     open_statement,
 )
 from placet.errors import MalformedError
-
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()

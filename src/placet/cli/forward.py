@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from placet.cli.reach import Look, clock, look
+from placet.cli.look import Look, look
+from placet.cli.reach import clock
 from placet.cli.settings import the_one
 from placet.client.constellation import Constellation
 from placet.core.profile import Profile, code_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from placet.cli.look import STANDING, Look, VaultState
 from placet.cli.output import (
     DONE,
     FINDINGS,
@@ -23,7 +24,7 @@ from placet.cli.output import (
     when,
 )
 from placet.cli.pen import words
-from placet.cli.reach import STANDING, Look, Target, VaultState, clock
+from placet.cli.reach import Target, clock
 from placet.cli.words import titled
 from placet.core.statement import Chained, UntrustedStatement
 from placet.policy.charter import effective_at

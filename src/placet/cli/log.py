@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 from rich.text import Text
 
+from placet.cli.arguments import key_argument
 from placet.cli.output import (
     DONE,
     FINDINGS,
@@ -50,7 +51,7 @@ WHAT = {
 
 
 @click.command()
-@click.argument("name", metavar="KEY")
+@key_argument
 @click.option("--each", is_flag=True, help="One line for each vault's entry; do not merge.")
 @json_option
 @reported

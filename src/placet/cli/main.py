@@ -45,6 +45,8 @@ SUMMARIES = {
     "dev": "Keep a local constellation running for play.",
     "run": "Attest, gather the key, unlock the volume, run a command.",
     "vault": "Serve a vault, or show what one proves.",
+    "vault.serve": "Serve a vault inside its TEE.",
+    "platform.serve": "Serve a platform for one machine.",
     "platform": "Serve a platform: start, stage, relay; no authority.",
     "owner": "Make the key that approves.",
     "key": "Give birth to keys, and look at them.",
@@ -57,6 +59,14 @@ SUMMARIES = {
     "sign": "Add a signature to a statement in a file.",
     "deliver": "Bring a signed statement in a file to the vaults.",
     "log": "Show the trail of a key at each vault.",
+}
+
+
+SECTIONS = {
+    "Owners": ("owner", "key", "pending", "review", "promote", "retire", "log", "sign"),
+    "Stagers and couriers": ("stage", "revoke", "deliver"),
+    "Machines": ("run", "vault", "platform"),
+    "To try it": ("demo", "dev"),
 }
 
 
@@ -85,22 +95,28 @@ class Commands(click.Group):
         contributed = _contributed()
         if name in OWN:
             module, _, attribute = OWN[name].partition(":")
-            return _command(cmd_name, getattr(import_module(module), attribute))
+            return _command(name, getattr(import_module(module), attribute))
         if name in contributed:
-            return _command(cmd_name, contributed[name].load())
+            return _command(name, contributed[name].load())
         if any(other.startswith(f"{name}.") for other in (*OWN, *contributed)):
             return Commands(f"{name}.", name=cmd_name, help=SUMMARIES.get(name))
         return _missing(name) if name in HINTS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List commands by their one-line summaries, without importing any."""
-        names = self.list_commands(ctx)
-        rows = [(n, SUMMARIES[n]) for n in names if n in SUMMARIES]
-        if self._prefix or not rows:
+        """List commands by who needs them, without importing any."""
+        if self._prefix:
             super().format_commands(ctx, formatter)
             return
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        names = self.list_commands(ctx)
+        placed = {n for found in SECTIONS.values() for n in found}
+        for title, listed in (
+            *SECTIONS.items(),
+            ("Others", tuple(n for n in names if n not in placed)),
+        ):
+            rows = [(n, SUMMARIES.get(n, "")) for n in listed if n in names]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def _contributed() -> dict[str, EntryPoint]:
@@ -122,7 +138,7 @@ def _passed_on(name: str, call: Callable[[Sequence[str]], int]) -> click.Command
         sys.exit(call(list(arguments)))
 
     return click.Command(
-        name,
+        name.rpartition(".")[2],
         callback=partial(run, call),
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
@@ -148,11 +164,31 @@ def _missing(name: str) -> click.Command:
     )
 
 
-@click.command(
-    cls=Commands,
-    help="Upgrade a confidential app without handing anybody its data.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HELP = """Upgrade a confidential app without handing anybody its data.
+
+The app's data key is split over vaults. A new version gets it back only when the owner
+of the data says so: who builds and deploys it has no say, and nobody else either.
+
+\b
+An owner's day:
+  placet owner init                          make the key that approves
+  placet key new LABEL --vaults FILE ...     give birth to a key
+  placet pending KEY                         see what is put forward
+  placet review KEY STAGE                    see what it would change
+  placet promote KEY STAGE                   let it in
+
+\b
+Exit codes: 0 done, 1 findings, 2 usage or unreadable input, 3 refused,
+4 too few vaults, 5 partly effective, 6 conflict.
+
+\b
+Files are in $PLACET_HOME, or in the XDG folders (~/.config/placet,
+~/.local/share/placet). Completion of commands and keys:
+  eval "$(_PLACET_COMPLETE=bash_source placet)"      (zsh_source, fish_source)
+"""
+
+
+@click.command(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="placet")
 def cli() -> None:
     """Find and run a command."""

@@ -74,6 +74,8 @@ def reported(command: Callable[P, int | None]) -> Callable[P, None]:
             code = exit_code(e)
         sys.exit(code)
 
+    # Click's mark of a paragraph that is not filled, as a raw docstring has it.
+    run.__doc__ = (command.__doc__ or "").replace("\\b\n", "\b\n")
     return run
 
 

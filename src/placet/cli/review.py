@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from placet.cli.arguments import FILE, key_argument
 from placet.cli.candidate import Candidate, Finding, find_candidate, findings
 from placet.cli.forward import Forward, read_forward
+from placet.cli.look import Look
 from placet.cli.output import (
     DONE,
     FINDINGS,
@@ -26,16 +28,14 @@ from placet.cli.output import (
     warn,
     when,
 )
-from placet.cli.reach import Look, Target
+from placet.cli.reach import Target
 from placet.cli.settings import Home
 from placet.cli.staging import describe
 from placet.cli.words import anchor, named
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command()
-@click.argument("name", metavar="KEY")
+@key_argument
 @click.argument("code", metavar="STAGE|CODE", required=False)
 @click.option(
     "--profile",

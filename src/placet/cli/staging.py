@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from placet.cli.durations import DURATION
+from placet.cli.arguments import DURATION, FILE, key_argument
 from placet.cli.files import load_key, read_json
 from placet.cli.forward import Forward, Staged, named_code, read_forward
+from placet.cli.look import Look
 from placet.cli.output import (
     DONE,
     FINDINGS,
@@ -30,27 +31,25 @@ from placet.cli.output import (
     warn,
     when,
 )
-from placet.cli.reach import SILENCE, Look, Target, clock
+from placet.cli.reach import SILENCE, Target, clock
 from placet.cli.settings import Home
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
-from placet.client.signing import DAY, Composer, SigningKey
+from placet.client.signing import Composer, SigningKey
 from placet.core.messages import StageAnswer
 from placet.core.profile import Profile, code_id
 from placet.core.statement import StageBody, UntrustedStatement
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command()
-@click.argument("name", metavar="KEY")
+@key_argument
 @click.option("--profile", type=FILE, required=True, metavar="FILE", help="The new code (JSON).")
 @click.option("--version", required=True, help="Its name for people.")
 @click.option("--source", required=True, metavar="COMMIT", help="What it was built from.")
 @click.option("--key-file", type=FILE, metavar="FILE", help="The stager's key; else the owner's.")
 @click.option("--every-key", is_flag=True, help="For all keys of the app, not for this one only.")
 @click.option(
-    "--expires", type=DURATION, default=30 * DAY, show_default="30d", help="When it is let go."
+    "--expires", type=DURATION, default="30d", show_default=True, help="When it is let go."
 )
 @json_option
 @reported
@@ -88,7 +87,7 @@ def stage(
 
 
 @click.command()
-@click.argument("name", metavar="KEY")
+@key_argument
 @json_option
 @reported
 def pending(*, name: str, as_json: bool) -> int:
@@ -107,7 +106,7 @@ def pending(*, name: str, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("name", metavar="KEY")
+@key_argument
 @click.argument("staged", metavar="STAGE")
 @click.option("--reason", required=True, help="For those who read the log.")
 @click.option("--key-file", type=FILE, metavar="FILE", help="The stager's key; else the owner's.")

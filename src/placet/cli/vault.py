@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.text import Text
 
 from placet.attest.trust import INTEL, INTEL_ROOT, INTEL_TCB_SIGNER, trust_from_config
+from placet.cli.arguments import FILE
 from placet.cli.files import local_files, read_bytes, read_json, vaults_file
 from placet.cli.output import (
     DONE,
@@ -42,8 +44,8 @@ from placet.core.profile import Profile, TcbRules, VaultMember, code_id
 from placet.errors import EvidenceError, MalformedError, PlacetError
 from placet.policy.match import match_any
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 SCHEME = "https://"
+ENDPOINT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):[0-9]{1,5}")
 
 
 @click.command()
@@ -82,6 +84,8 @@ def show(
       placet vault show 127.0.0.1:7461 --vaults vaults.json
     """
     endpoint = url.removeprefix(SCHEME).rstrip("/")
+    if not ENDPOINT.fullmatch(endpoint):
+        raise MalformedError(f"{url!r} is no address of a vault", "Write HOST:PORT")
     listed = _listed(vaults, constellation)
     roots = (_root(trust_root, tcb_signer),) if trust_root else _roots(listed)
 

@@ -1,10 +1,14 @@
-"""Spans of time as people write them: 7d, 12h, 30m, 90s."""
+"""What commands are given: keys, files, and spans of time such as 7d, 12h, 30m, 90s."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
+
+from placet.cli.settings import Home
+from placet.errors import PlacetError
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _span = re.compile(r"([1-9][0-9]{0,6})([dhms])")
@@ -36,3 +40,19 @@ def span(seconds: int) -> str:
 
 
 DURATION = Duration()
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+"""A file; whether it can be read is said when it is."""
+
+
+def _labels(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    del ctx, param
+    try:
+        labels = [k.label for k in Home.find().known_keys()]
+    except PlacetError:
+        return []  # A shell that completes a word is no place for complaints.
+    return [label for label in labels if label.startswith(incomplete)]
+
+
+key_argument = click.argument("name", metavar="KEY", shell_complete=_labels)
+"""KEY: a label, a key id, or a unique beginning of either."""

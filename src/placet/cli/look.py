@@ -1,0 +1,144 @@
+"""A key's charter as its vaults show it, and how far each of them is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from placet.cli.output import bad, good, odd, short
+from placet.cli.reach import clock
+from placet.client.charters import CharterView, merge_charters
+from placet.client.constellation import Constellation
+from placet.client.fan_out import Outcomes
+from placet.core.encoding import Record
+from placet.core.messages import CharterAnswer
+from placet.core.statement import open_statement
+from placet.errors import ConflictError, KeyNotBornError, QuorumError
+from placet.policy.charter import TakenStatement
+from placet.policy.key_policy import KeyPolicy
+
+Standing = Literal["current", "behind", "unborn", "fork", "unbelievable", "silent"]
+
+
+class VaultState(Record):
+    """How far one vault is with a key."""
+
+    number: int
+    """Its place in the vault set, from 1."""
+    vault: str
+    endpoint: str
+    state: Standing
+    version: int | None
+    head: str | None
+    share: str | None
+    """Digest of the key manifest under which it committed a share."""
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A key's charter, and where each vault stands."""
+
+    view: CharterView
+    vaults: tuple[VaultState, ...]
+
+    @property
+    def policy(self) -> KeyPolicy:
+        """Return the newest policy that verifies."""
+        return self.view.policy
+
+    @property
+    def answered(self) -> int:
+        """Return how many vaults said something that is believed."""
+        return sum(v.state not in ("silent", "unbelievable") for v in self.vaults)
+
+    @property
+    def taken(self) -> tuple[TakenStatement, ...]:
+        """Return the statements in force."""
+        return tuple(TakenStatement(sent=open_statement(i.signed)) for i in self.view.items)
+
+    def decidable(self) -> Look:
+        """Return this, if a statement can be written on its head.
+
+        Raises:
+            QuorumError: Fewer than k vaults answered; all of them may be old.
+            ConflictError: The charter has two branches.
+        """
+        k = self.policy.vault_set.k
+        if self.answered < k:
+            silent = [v for v in self.vaults if v.state in ("silent", "unbelievable")]
+            raise QuorumError(
+                f"{self.answered} of {len(self.vaults)} vaults answered, {k} are needed to know "
+                "that no newer statement stands",
+                "Trying again is safe. Bring back the vaults named here, or wait for them.",
+                vaults=[
+                    {"vault": v.vault, "endpoint": v.endpoint, "became": v.state, "why": v.why}
+                    for v in silent
+                ],
+            )
+        if self.view.forks:
+            fork = self.view.forks[0]
+            raise ConflictError(
+                f"two statements stand on {short(fork.prev)}: "
+                + ", ".join(map(short, fork.children)),
+                f"See which vault has which: placet key show {self.policy.label}",
+            )
+        return self
+
+
+async def look(vaults: Constellation, key: str) -> Look:
+    """Read a key's charter from all vaults.
+
+    Raises:
+        KeyNotBornError: All vaults answered, and none has heard of that key.
+        QuorumError: No charter was seen, and not all vaults answered.
+    """
+    outcomes = await vaults.fan_out(lambda v: v.charter(key))
+    if not outcomes.values:
+        raise outcomes.refusal(1) or outcomes.quorum_error(1)
+    view = merge_charters(key, outcomes.values, now=clock.now())
+    unborn = [v for v, e in outcomes.errors.items() if isinstance(e, KeyNotBornError)]
+    view = view.with_unborn(unborn)
+    return Look(view, tuple(_states(view, outcomes)))
+
+
+def _states(view: CharterView, outcomes: Outcomes[CharterAnswer]) -> list[VaultState]:
+    states = []
+    for number, outcome in enumerate(outcomes.each, 1):
+        chain = view.chains.get(outcome.vault)
+        why = view.wrong.get(outcome.vault) or outcome.error
+        states.append(
+            VaultState(
+                number=number,
+                vault=outcome.vault,
+                endpoint=outcome.endpoint,
+                state=_standing(view, outcome.vault),
+                version=None if chain is None else len(chain),
+                head=chain[-1] if chain else None,
+                share=view.manifests.get(outcome.vault),
+                why=why.detail if why and chain is None else None,
+            )
+        )
+    return states
+
+
+def _standing(view: CharterView, vault: str) -> Standing:
+    chain = view.chains.get(vault)
+    if chain is None:
+        return "unbelievable" if vault in view.wrong else "silent"
+    if chain == view.policy.chain:
+        return "current"
+    if not chain:
+        return "unborn"
+    return "behind" if vault in view.lagging else "fork"
+
+
+STANDING = {
+    "current": good("up to date"),
+    "behind": odd("behind"),
+    "unborn": odd("not born here"),
+    "fork": bad("another branch"),
+    "unbelievable": bad("not believed"),
+    "silent": odd("no answer"),
+}
+"""How a person reads it."""
