@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("placet_dev.notes.app.store")
 
 from placet.client.vaults_file import read_vaults
+from placet_dev.local_http import ask
 
 PLACET = (sys.executable, "-c", "from placet.cli.main import main; main()")
 PARTS = ["tee", "vault-1", "vault-2", "vault-3", "vault-4", "vault-5", "platform"]
@@ -70,9 +71,13 @@ class Dev:
     def __call__(self, *arguments: str, state: Path | None = None) -> subprocess.CompletedProcess:
         """Run a subcommand and return what became of it."""
         port = ["--port", str(self.port)] if arguments[0] == "up" else []
-        command = [*PLACET, "dev", *arguments, *port, "--state", str(state or self.state)]
+        return self.placet("dev", *arguments, *port, "--state", str(state or self.state))
+
+    def placet(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run any command of an owner whose home is beside the constellation."""
         return subprocess.run(
-            command,
+            [*PLACET, *arguments],
+            env={**os.environ, "PLACET_HOME": str(self.state.parent / "home")},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -129,6 +134,42 @@ def test_a_constellation_for_play(dev: Dev, tmp_path: Path) -> None:
     assert dev("down", "--wipe").returncode == 0
     assert not dev.state.exists()
     assert dev("status").returncode == 2
+
+
+def test_the_notes_app_for_play(dev: Dev) -> None:
+    """The commands that ``placet dev`` prints as the next ones lead through the whole story."""
+
+    def good(*arguments: str) -> str:
+        done = dev.placet(*arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    state, key = ("--state", str(dev.state)), "notes/data"
+    dev.parts("up")
+    assert dev("build", "1").returncode == 2  # there is no owner yet
+    good("owner", "init")
+    told = good("dev", "build", "1", *state).partition("next: placet ")[2]
+    command, _, rest = told.partition("placet dev start")
+    good(*command.replace("\\\n", " ").split(), "--yes")
+    assert rest.split() == ["1", key]
+    first = good("dev", "start", "1", key, *state)
+    address = first.rpartition("http://")[2].strip().strip("/")
+    ask(address, "POST", "/notes", b'{"text":"Buy milk"}')
+
+    good("dev", "build", "2", *state)
+    good("dev", "stage", "2", key, *state)
+    refused = dev("start", "2", key)
+    assert refused.returncode == 77
+    assert "measurement-not-approved" in refused.stderr
+
+    # The refusal names the command by which the owner looks at it, and that one the next.
+    review = refused.stderr.partition("placet review ")[2].split()
+    assert dev.placet("review", *review).returncode in (0, 1)
+    good("promote", *review, "--yes")
+    second = good("dev", "start", "2", key, *state)
+    assert second.startswith("notes 2 serves")
+    address = second.rpartition("http://")[2].strip().strip("/")
+    assert [n["text"] for n in ask(address, "GET", "/notes?q=MILK")["notes"]] == ["Buy milk"]
 
 
 @pytest.mark.parametrize(

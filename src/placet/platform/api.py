@@ -199,18 +199,20 @@ def _guarded(handler: Handler) -> Handler:
             _check_host(request)
             return await handler(request)
         except PlacetError as e:
-            problem = e
+            return _problem(e)
         except Exception as e:  # noqa: BLE001 - whatever it is, the caller gets no trace of it
             log.error("request failed inside: %s", type(e).__name__)  # noqa: TRY400 - no trace
-            problem = InternalError("the platform failed", "See its log.")
-        return Response(msgspec.json.encode(problem.problem()), problem.status, media_type=PROBLEM)
+            return _problem(InternalError("the platform failed", "See its log."))
 
     return guarded
 
 
 async def _unknown(request: Request, _: Exception) -> Response:
-    problem = NotFoundError(f"there is no {request.method} {request.url.path[:200]} here")
-    return Response(msgspec.json.encode(problem.problem()), problem.status, media_type=PROBLEM)
+    return _problem(NotFoundError(f"there is no {request.method} {request.url.path[:200]} here"))
+
+
+def _problem(error: PlacetError) -> Response:
+    return Response(msgspec.json.encode(error.problem()), error.status, media_type=PROBLEM)
 
 
 def _check_host(request: Request) -> None:

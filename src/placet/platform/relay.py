@@ -15,6 +15,7 @@ from placet.client.clock import HostClock
 from placet.client.http import Answer, ConnectionPool
 from placet.client.vault_client import renewed_contexts
 from placet.client.vaults_file import VaultsFile
+from placet.core.limits import MAX_CHAIN
 from placet.core.messages import CharterAnswer, TakeRequest
 from placet.core.profile import VaultMember
 from placet.errors import KeyNotBornError, PlacetError, UnavailableError, from_problem
@@ -74,6 +75,9 @@ class Relay:
     async def charter(self, key: str) -> TakeRequest:
         """Return the longest charter of a key that a vault shows. *Nothing* in it is verified.
 
+        Of a very long one the oldest statements: an agent starts at the birth statement and
+        learns what came later from the vaults.
+
         Raises:
             KeyNotBornError: No vault has one.
             UnavailableError: No vault answers.
@@ -85,7 +89,7 @@ class Relay:
             if a.status == OK
         ]
         if charters:
-            return TakeRequest(chain=max(charters, key=len))
+            return TakeRequest(chain=max(charters, key=len)[:MAX_CHAIN])
         problems = [from_problem(msgspec.json.decode(a.answer)) for a in answers]
         if all(isinstance(p, UnavailableError) for p in problems):
             raise UnavailableError(
