@@ -16,6 +16,7 @@ from placet.cli.main import cli
 from placet.core import limits
 from placet.errors import PlacetError, from_problem
 from placet.vault.http import VaultApp
+from placet_dev.demo.story import STORY
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "placet"
@@ -238,3 +239,34 @@ def test_every_command_that_is_shown_exists(line):
         assert command is not None
     options = {name for param in command.params for name in param.opts}
     assert {w.split("=")[0] for w in words if w.startswith("--")} <= options
+
+
+def names(group, prefix=""):
+    """Return the names of all commands below a group."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from names(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_the_readme_has_every_command():
+    """Its table of commands is whole, and lists nothing else."""
+    text = (ROOT / "README.md").read_text()
+    written = set()
+    for row in re.findall(r"^\| (`placet [^|]*) \|", text, re.MULTILINE):
+        group = ""
+        for part in re.findall(r"`([^`]+)`", row):
+            *before, name = part.removeprefix("placet ").split()
+            group = " ".join(before) if part.startswith("placet ") else group
+            written.add(f"{group} {name}".strip())
+    assert written == set(names(cli))
+
+
+def test_the_readme_shows_the_demo_as_it_is():
+    """The steps that it prints are those of the story, in order."""
+    text = (ROOT / "README.md").read_text()
+    row = re.compile(r"^     (\S.*?) +(works|refused) +as it must be +[0-9.]+$", re.MULTILINE)
+    assert row.findall(text) == [(step.name, step.kind) for step in STORY]
