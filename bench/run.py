@@ -33,12 +33,13 @@ def main() -> int:
     """Run the benches, print the table and write ``build/bench.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", help="run only the benches whose name begins so")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
+    parser.add_argument("--output", type=Path, help="default: build/bench.json, if all are run")
     options = parser.parse_args()
     started = time.monotonic()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the results, and not in /tmp, which may be no disk.
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.output.parent) as name:
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    # Not in /tmp, which may be no disk.
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as name:
         folder = Path(name)
         print("\n".join(machine(folder)), end="\n\n")
         with vault_processes(folder) as world:
@@ -47,9 +48,11 @@ def main() -> int:
     for bench, _ in measured:
         calls = textwrap.fill(bench.calls, 78, subsequent_indent="  ")
         print(f"floor of {bench.name}:\n  {calls}")
+    output = options.output or (None if options.only else build / "bench.json")
     results = {bench.name: dataclasses.asdict(result) for bench, result in measured}
-    options.output.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
-    print(f"\nwritten to {options.output}, after {time.monotonic() - started:.0f} s")
+    if output is not None:
+        output.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    print(f"\n{output or 'nothing'} written, after {time.monotonic() - started:.0f} s")
     return 0
 
 
