@@ -74,8 +74,8 @@ def test_one_vault_more_than_may_be_down(world: World) -> None:
         world.start("notes-1", "fresh"), "quorum-unavailable", code=UNAVAILABLE
     )
     known = refused_by_agent(world.start("notes-1"), "quorum-unavailable", code=UNAVAILABLE)
-    assert "2 of 5" in known.detail
-    assert "2 of 5" in fresh.detail
+    assert "2 of 5" in known.said
+    assert "2 of 5" in fresh.said
     assert world.volume_digest() == before
     assert not list((world.platform.state / "volumes" / "fresh").iterdir())
     world.constellation.restart(3, 4, 5)

@@ -163,8 +163,10 @@ def retired_is_refused(world: World) -> str:
     world.stop()
     before = world.volume_digest()
     refusal = refused_by_agent(world.start("notes-1"), "measurement-not-approved")
-    if "retired" not in refusal.said or world.volume_digest() != before:
-        raise StepFailedError(f"refused with {refusal.said}, or the volume changed")
+    if code_id(world.profile("notes-1")) not in world.policy().tombstones:
+        raise StepFailedError("notes 1 has no tombstone")
+    if world.volume_digest() != before:
+        raise StepFailedError("the retired version changed the volume")
     _reads_all(world, "notes-2")
     return f"exit {refusal.code}, {refusal.type} (retired); notes 2 still reads"
 
