@@ -305,6 +305,7 @@ class VaultClient:
                 try:
                     answer = await connection.request(method, path, raw, timeout=self._timeout)
                 except UnavailableError:
+                    connection.close()
                     if reused:
                         continue
                     raise

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from placet.client.constellation import Constellation
@@ -37,6 +39,8 @@ class Link:
     """Path and answer to another answer."""
     before: Callable[[str], Any] | None = None
     """Called with each path before the vault gets the request; may raise, may be awaited."""
+    after: Callable[[str], Any] | None = None
+    """The same, once the vault has answered."""
     sent: list[tuple[str, str, bytes]] = field(default_factory=list)
     """Method, path and body of every request that was sent."""
     connections: int = 0
@@ -68,6 +72,8 @@ class Connection:
             self.close()
             raise UnavailableError("peer closed the connection")
         status, answer = await _serve(link.bench, self.peer.peer, method, path, body)
+        if link.after is not None and (waited := link.after(path)) is not None:
+            await waited
         if link.lose_answer:
             link.lose_answer -= 1
             self.close()
@@ -130,6 +136,14 @@ def constellation_of(
     clients = [client_of(link, i, identity, keys) for i, link in enumerate(links, 1)]
     clock = links[0].bench.clock
     return Constellation(vaults, clients, clock=clock, rng=seeded("nonces"), deadline=deadline)
+
+
+@contextlib.contextmanager
+def memory_folder() -> Iterator[Path]:
+    """Lend a folder in memory where there is one: for tests that are not about durability."""
+    memory = Path("/dev/shm")  # noqa: S108 - a fresh folder in it, for this user only
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 async def _serve(bench: Bench, end: Any, method: str, path: str, body: bytes) -> tuple[int, bytes]:

@@ -19,7 +19,7 @@ from placet_testing.charters import (
     vault_name,
     vault_set,
 )
-from placet_testing.clients import Link, client_of, constellation_of
+from placet_testing.clients import Link, client_of, constellation_of, memory_folder
 from placet_testing.constellations import SECRET, Story, begin, run_of
 from placet_testing.vaults import TestClock, open_bench
 
@@ -119,18 +119,28 @@ def reopen(ready, folder, *, created):
 
 
 @pytest.fixture
-def world(ready, tmp_path):
+def world(ready):
     """Return a key that was created at five vaults, version 1 approved."""
-    story = reopen(ready, tmp_path / "created", created=True)
-    yield world_of(story)
-    story.close()
+    with memory_folder() as folder:
+        story = reopen(ready, folder, created=True)
+        yield world_of(story)
+        story.close()
 
 
 @pytest.fixture
-def unborn(ready, tmp_path):
+def unborn(ready):
     """Return five vaults that hold the birth statement and no share yet."""
-    story = reopen(ready, tmp_path / "unborn", created=False)
-    yield world_of(story)
+    with memory_folder() as folder:
+        story = reopen(ready, folder, created=False)
+        yield world_of(story)
+        story.close()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Return five vaults that know another key only."""
+    story = begin(tmp_path_factory.mktemp("other"), birth_body(label="other"), created=False)
+    yield story
     story.close()
 
 
@@ -314,16 +324,13 @@ async def test_vaults_that_are_behind_are_named(world):
     assert behind
 
 
-async def test_a_vault_that_lost_everything_is_told_again(world, tmp_path):
+async def test_a_vault_that_lost_everything_is_told_again(world, other):
     """A vault without the birth gets it from the courier; it still has no share."""
-    (tmp_path / "new").mkdir()
-    fresh = begin(tmp_path / "new", birth_body(label="other"), created=False)
     for at in (0, 1, 2):
-        world.links[at].bench = fresh.benches[at]
+        world.links[at].bench = other.benches[at]
     with pytest.raises(ShareMissingError):
         await world.workload().gather(world.key)
-    assert all(b.vault.charter(world.key).version == 1 for b in fresh.benches[:3])
-    fresh.close()
+    assert all(b.vault.charter(world.key).version == 1 for b in other.benches[:3])
 
 
 async def test_a_head_that_is_on_no_vault_is_a_conflict(world):
@@ -614,12 +621,10 @@ CHARTER_LIES = [
 
 @pytest.mark.req("I5")
 @pytest.mark.parametrize("lie", CHARTER_LIES)
-async def test_a_wrong_charter_is_named_and_changes_nothing(world, lie, tmp_path):
+async def test_a_wrong_charter_is_named_and_changes_nothing(world, lie, other):
     """One lying vault: the others' charter is read, the liar is named; alone it is an error."""
     world.story.promote(V2)
     world.story.promote(profile(3))
-    (tmp_path / "other").mkdir()
-    other = begin(tmp_path / "other", birth_body(label="other"), created=False)
     change = charter_lies(world, other)[lie]
     world.links[1].tamper = lambda _path, raw: encode(change(decode(raw, CharterAnswer)))
     view = await world.owner.read_charter(world.key)
@@ -631,7 +636,6 @@ async def test_a_wrong_charter_is_named_and_changes_nothing(world, lie, tmp_path
         world.links[at].down = True
     with pytest.raises(PlacetError):
         await world.owner.read_charter(world.key)
-    other.close()
 
 
 async def test_forged_receipts_vouch_for_nothing(world):

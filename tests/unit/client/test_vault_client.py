@@ -17,7 +17,7 @@ from placet_testing.charters import (
     vault_key,
     vault_name,
 )
-from placet_testing.clients import Link, client_of
+from placet_testing.clients import Link, client_of, memory_folder
 from placet_testing.constellations import Story, begin
 from placet_testing.vaults import TestClock, open_bench
 
@@ -85,19 +85,19 @@ def ready(tmp_path_factory):
 
 
 @pytest.fixture
-def one(ready, tmp_path):
+def one(ready):
     """Return a vault that keeps a share of a created key."""
-    shutil.copytree(ready[0], tmp_path / "vaults")
-    clock = TestClock(time=NOW)
-    benches = [open_bench(tmp_path / "vaults", 1, clock=clock)]
-    story = Story(tmp_path / "vaults", clock, benches, list(ready[1]))
-    link = Link(story.benches[0])
-    workloads = [
-        client_of(link, 1, identity(profile(1), (story.key,), purpose=p), (story.key,))
-        for p in ("release", "create")
-    ]
-    yield One(story, link, client_of(link, 1), *workloads)
-    story.close()
+    with memory_folder() as folder:
+        shutil.copytree(ready[0], folder, dirs_exist_ok=True)
+        clock = TestClock(time=NOW)
+        story = Story(folder, clock, [open_bench(folder, 1, clock=clock)], list(ready[1]))
+        link = Link(story.benches[0])
+        workloads = [
+            client_of(link, 1, identity(profile(1), (story.key,), purpose=p), (story.key,))
+            for p in ("release", "create")
+        ]
+        yield One(story, link, client_of(link, 1), *workloads)
+        story.close()
 
 
 def item(sent):
