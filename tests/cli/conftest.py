@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +21,14 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-
-from placet.cli.main import cli
-from placet.client.vaults_file import VaultsFile, write_vaults
 from placet_testing.charters import person
 from placet_testing.serving import Served, serving
 from placet_testing.tee import Tee, dev_pki, workload_config
+
+from placet.cli.main import cli
+from placet.client.vaults_file import VaultsFile, write_vaults
+
+PLACET = (sys.executable, "-c", "from placet.cli.main import main; main()")
 
 
 class Loop:
@@ -115,13 +124,19 @@ class House:
 
     # --- commands ----------------------------------------------------------------------
 
-    def run(self, *arguments: str, code: int | None = 0, answer: str | None = None) -> Said:
+    def run(
+        self,
+        *arguments: str,
+        code: int | None = 0,
+        answer: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Said:
         """Run ``placet`` with these arguments; the exit code must be ``code``."""
         result = CliRunner().invoke(
             cli,
             [str(a) for a in arguments],
             input=answer,
-            env={"PLACET_HOME": str(self.home), "COLUMNS": "160"},
+            env={"PLACET_HOME": str(self.home), "COLUMNS": "160", **(environment or {})},
             prog_name="placet",
             catch_exceptions=True,
         )
@@ -130,6 +145,41 @@ class House:
         said = Said(result.exit_code, result.stdout, result.stderr)
         assert code is None or said.code == code, f"{arguments}: {said}"
         return said
+
+    def terminal(self, *arguments: str, answer: str = "", code: int = 0) -> str:
+        """Run ``placet`` as a process on a terminal of 100 columns; return what is on it.
+
+        Args:
+            arguments: Its command line.
+            answer: Typed when a question is asked.
+            code: The exit code that it must end with.
+        """
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
+        environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from placet.cli.main import main; main()",
+                *map(str, arguments),
+            ],
+            env={**environment, "PLACET_HOME": str(self.home), "TERM": "xterm-256color"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        text = b""
+        with contextlib.suppress(OSError), os.fdopen(master, "r+b", buffering=0) as screen:
+            while more := screen.read(4096):
+                text += more
+                if answer and text.rstrip().endswith(b"[y/N]:"):
+                    screen.write(answer.encode() + b"\n")
+                    answer = ""
+        assert process.wait(60) == code, text.decode()
+        return text.decode()
 
     def json(self, *arguments: str, code: int | None = 0) -> Any:
         """Run a command with ``--json`` and return its document."""
@@ -173,7 +223,7 @@ class House:
 @pytest.fixture
 def empty(tmp_path):
     """Return a house without vaults."""
-    os.makedirs(tmp_path / "home")
+    (tmp_path / "home").mkdir()
     house = House(tmp_path, Loop())
     yield house
     house.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 from rich.text import Text
 
 from placet.cli.arguments import FILE
@@ -62,6 +63,7 @@ def sign_file(*, file: Path, key_file: Path | None, yes: bool, as_json: bool) ->
         ask("Sign this?")
     signed = sign(sent, key, owner)
     lacking = missing_signatures(signed, owner)
+    _learn(home, signed)
     return write_out(signed, file, home, as_json=as_json, lacking=lacking)
 
 
@@ -76,6 +78,7 @@ def deliver(*, file: Path, as_json: bool) -> int:
     """
     home = Home.find()
     sent = _read(file)
+    _learn(home, sent)
     target = Target.find(home, sent.key)
     if not as_json:
         said = titled(sent.statement)
@@ -91,6 +94,16 @@ def _read(file: Path) -> UntrustedStatement:
             "Stage it: placet stage KEY --profile FILE --version V --source COMMIT",
         )
     return sent
+
+
+def _learn(home: Home, sent: UntrustedStatement) -> None:
+    """Keep a birth that others have signed since it was composed here."""
+    if not isinstance(sent.statement, Birth):
+        return
+    if missing_signatures(sent, sent.statement.body.policy.owner) is None:
+        for known in home.known_keys():
+            if known.key == sent.digest:
+                home.remember(msgspec.structs.replace(known, birth=sent.signed()))
 
 
 def _owner_of(home: Home, sent: UntrustedStatement) -> Threshold:

@@ -75,7 +75,7 @@ def check_trail(items: Sequence[LogItem], key: str) -> tuple[LogEntry, ...]:
             raise VerificationError(
                 f"log entry {entry.index} does not follow the key's entry before it"
             )
-        if entries and (entry.index, entry.time) <= (entries[-1].index, entries[-1].time - 1):
+        if entries and (entry.index <= entries[-1].index or entry.time < entries[-1].time):
             raise VerificationError(f"log entry {entry.index} goes back in order or time")
         if entry.kind == "taken":
             taken.add(entry.statement)

@@ -1,0 +1,123 @@
+"""What people read, word for word: one story, compared with golden files.
+
+``PLACET_GOLDEN=write`` writes them anew; read the difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from placet.cli.main import cli
+
+GOLDEN = Path(__file__).parent / "golden"
+CHANGING = (
+    (re.compile(r"(?m)^(\s*six words +).*$"), r"\1WORDS"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"), "TIME"),
+    (re.compile(r"127\.0\.0\.1(:| port )\d+"), r"127.0.0.1\1PORT"),
+    (re.compile(r"'127\.0\.0\.1', \d+"), "'127.0.0.1', PORT"),
+    (re.compile(r"/\S*/test_\w+/"), "FOLDER/"),
+    (re.compile(r"boot-[0-9a-f]{8}"), "BOOT"),
+    (re.compile(r"\b[0-9a-f]{96}\b"), "HEX96"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "HEX64"),
+    (re.compile(r"\b[0-9a-f]{16}\b"), "HEX16"),
+    (re.compile(r"\b[0-9a-f]{12}\b"), "HEX12"),
+    (re.compile(r"(?m) +$"), ""),
+    (re.compile(r"(?<=\S) {2,}"), "  "),
+)
+
+
+def steady(text: str) -> str:
+    """Return a text without what differs from run to run."""
+    for pattern, replacement in CHANGING:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class Transcript:
+    """Commands and what they said, beside a golden file."""
+
+    def __init__(self, house, name: str) -> None:
+        self.house, self.path, self.text = house, GOLDEN / f"{name}.txt", ""
+
+    def run(self, *arguments: object, code: int = 0) -> None:
+        """Run a command and note what it said; questions and hints come after the result."""
+        said = self.house.run(*map(str, arguments), code=code)
+        shown = " ".join(map(str, arguments))
+        body = "\n".join(t.rstrip("\n") for t in (said.out, said.err) if t.strip())
+        self.text += f"$ placet {shown}\n{body}\n[{code}]\n\n"
+
+    def check(self) -> None:
+        """Compare with the golden file."""
+        text = steady(self.text)
+        if os.environ.get("PLACET_GOLDEN") == "write":
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text(text)
+        assert text == self.path.read_text(), f"see {self.path}"
+
+
+def test_an_upgrade_as_its_owner_sees_it(house):
+    """Owner, birth, stage, review, promote with two vaults down, sync, retire, log."""
+    story = Transcript(house, "upgrade")
+    vaults = house.folder / "vaults.json"
+    story.run("key", "list")
+    story.run("owner", "init")
+    files = ("--vaults", vaults, "--profile", house.profile(1), "--stager", house.stager()[1])
+    story.run("key", "new", "notes/data", *files, "--yes")
+    story.run("key", "list")
+    story.run("key", "show", "notes")
+    story.run("pending", "notes")
+    put = ("--version", "2", "--source", "1c9f3e0", "--key-file", house.stager()[0])
+    story.run("stage", "notes", "--profile", house.profile(2), *put)
+    story.run("pending", "notes")
+    code = house.json("pending", "notes")["pending"][0]["code"]
+    story.run("review", "notes", code)
+    house.stop(2, 5)
+    story.run("promote", "notes", code, "--yes", code=5)
+    story.run("key", "show", "notes")
+    house.start(2, 5)
+    story.run("key", "show", "notes")
+    story.run("key", "sync", "notes")
+    old = house.json("key", "show", "notes")["approvals"][0]["code"]
+    story.run("retire", "notes", old, "--reason", "replaced by version 2", "--yes")
+    story.run("log", "notes")
+    story.check()
+
+
+def test_refusals_as_their_owner_sees_them(house):
+    """A review with findings, too few vaults, nobody to ask, a vault that is looked at."""
+    story = Transcript(house, "refusals")
+    house.born()
+    house.stop(4)
+    put = ("--version", "3", "--source", "x", "--key-file", house.stager()[0])
+    story.run("stage", "notes", "--profile", house.profile(3, security_version=0), *put, code=5)
+    house.start(4)
+    code = house.json("pending", "notes")["pending"][0]["code"]
+    story.run("review", "notes", code, code=1)
+    story.run("promote", "notes", code, code=2)
+    story.run("promote", "notes", "--profile", house.profile(2), "--floor", "2", "--yes", code=3)
+    story.run("key", "show", "nothing", code=2)
+    story.run("vault", "show", f"127.0.0.1:{house.ports[0]}")
+    house.stop(1, 2, 3)
+    story.run("promote", "notes", code, "--yes", code=4)
+    story.run("key", "show", "notes", code=4)
+    story.check()
+
+
+def test_help_explains_before_it_asks(empty):
+    """The help of every command of this room, so that a change of it is seen."""
+    story = Transcript(empty, "help")
+    story.run("--help")
+    for group in ("owner", "key", "vault"):
+        story.run(group, "--help")
+    for command in (
+        *(("owner", c) for c in ("init", "show")),
+        *(("key", c) for c in ("new", "list", "show", "sync", "add", "forget")),
+        *((c,) for c in ("stage", "pending", "revoke", "review", "promote", "retire")),
+        *((c,) for c in ("sign", "deliver", "log")),
+        ("vault", "show"),
+    ):
+        story.run(*command, "--help")
+    story.check()
+    assert cli.help
