@@ -19,7 +19,7 @@ from pathlib import Path
 
 from placet.agent.child import run_child
 from placet.agent.unlock import Agent
-from placet.agent.volume import EmbeddedVolume, Unlocked
+from placet.agent.volume import CHARTER, EmbeddedVolume, Unlocked
 from placet.attest.produce import open_producer
 from placet.client.clock import HostClock
 from placet.errors import NotApprovedError, PlacetError, UnavailableError
@@ -36,7 +36,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="placet run", description=__doc__)
     parser.add_argument("--key", required=True, help="key id")
     parser.add_argument("--volume", type=Path, required=True, help="folder of the data")
-    parser.add_argument("--charter", type=Path, required=True, help="file of the key's statements")
+    parser.add_argument(
+        "--charter",
+        type=Path,
+        help=f"file of the key's statements (default: {CHARTER} in the volume)",
+    )
     parser.add_argument("--wait", action="store_true", help="try again until the owner approves")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     options = parser.parse_args(argv)
@@ -54,7 +58,8 @@ def main(argv: Sequence[str]) -> int:
 
         def attempt() -> Unlocked:
             volume = EmbeddedVolume(options.volume)
-            return asyncio.run(agent.unlock(options.key, options.charter, volume))
+            charter = options.charter or options.volume / CHARTER
+            return asyncio.run(agent.unlock(options.key, charter, volume))
 
         unlocked = _until_approved(attempt) if options.wait else attempt()
     except PlacetError as e:

@@ -161,7 +161,7 @@ def _first(charter: Path) -> TakeRequest:
     except OSError as e:
         raise UnavailableError(
             f"charter {charter} cannot be read: {e.strerror}",
-            "The platform passes it with --charter; any copy of the key's statements will do.",
+            "Pass one with --charter, or leave it in the volume: any copy will do.",
         ) from e
     try:
         return decode(raw, TakeRequest)

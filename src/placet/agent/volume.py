@@ -25,6 +25,8 @@ from placet.core.limits import KIB
 from placet.errors import PolicyDeniedError, UnavailableError, VerificationError
 
 HEADER = "placet-volume.json"
+CHARTER = "placet-charter.json"
+"""Where a platform may leave the key's statements; nobody's data, and nothing is believed of it."""
 HEADER_LIMIT = 4 * KIB
 KEY_SIZE = 32
 
@@ -99,7 +101,7 @@ class EmbeddedVolume:
         except OSError as e:
             raise UnavailableError(f"volume {self._path} cannot be read: {e.strerror}") from e
         # What a crash left of `format` before its rename is nobody's data.
-        names.discard(f"{HEADER}.new")
+        names -= {f"{HEADER}.new", CHARTER}
         if not names:
             return "empty"
         if HEADER not in names:
