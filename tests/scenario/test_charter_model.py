@@ -8,7 +8,7 @@ All reachable states are visited. The vaults' answers are those of the real `tak
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -140,10 +140,9 @@ def confirmed(state: State, sent: UntrustedStatement) -> int:
 
 
 @pytest.mark.req("I5")
-def test_the_space_is_visited(record_property: Callable[[str, object], None]) -> None:
-    """Enough states that the rest means something; every chain starts at birth and is a line."""
-    record_property("states", len(STATES))
-    assert len(STATES) > 100
+def test_the_space_is_visited() -> None:
+    """250 states, and every vault's chain in them starts at birth and is a line."""
+    assert len(STATES) == 250
     lines = {(), *((BIRTH.digest, *rest) for rest in (
         (), (PROMOTE.digest,), (RIVAL.digest,), (PROMOTE.digest, RETIRE.digest)
     ))}  # fmt: skip
