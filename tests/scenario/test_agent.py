@@ -26,11 +26,12 @@ from placet.agent.unlock import Agent
 from placet.agent.volume import HEADER, EmbeddedVolume, Unlocked
 from placet.client.clock import HostClock
 from placet.client.constellation import Constellation, EffectReport
+from placet.client.http import ConnectionPool
 from placet.client.signing import promote_body
 from placet.client.vault_client import Connector, renewed_contexts
 from placet.core.attestation import report_data
 from placet.core.encoding import b64, encode
-from placet.core.messages import CourierItem, TakeRequest
+from placet.core.messages import CourierItem, ReleaseRequest, TakeRequest
 from placet.core.profile import code_id
 from placet.core.statement import UntrustedStatement, compose, owner_fingerprint
 from placet.errors import (
@@ -43,10 +44,11 @@ from placet.errors import (
     PolicyDeniedError,
     QuorumError,
     RoleDeniedError,
+    UnavailableError,
     VerificationError,
 )
 from placet.policy.charter import replay
-from placet.ratls.exchange import WorkloadProver
+from placet.ratls.exchange import ClientExchange, ExpectVault, WorkloadProver
 
 OWNER = owner_of(person("owner").signer)
 CONFIG = workload_config(owner_fingerprint(OWNER))
@@ -524,3 +526,50 @@ async def test_a_workload_that_says_it_is_for_another_key_gets_nothing(world: Wo
     assert refused.value.type == "binding-mismatch"
     constellation.close()
     other.close()
+
+
+@pytest.mark.req("I15")
+@pytest.mark.req("R1.9")
+@pytest.mark.req("R1.10")
+async def test_a_retire_reaches_the_connections_that_are_open(world: World) -> None:
+    """Attested, served, retired: the next request on that connection is refused, and it ends."""
+    await world.unlock(v(1))
+    await world.promote(v(2))
+    clock = HostClock()
+    prover = WorkloadProver(producer=v(1), instance="w-open", purpose="release", keys=(world.key,))
+    exchange = ClientExchange(
+        expect=ExpectVault(
+            id=world.vaults[0].identity.id, profiles=world.vault_set.profiles, trust=trust()
+        ),
+        prover=prover,
+        clock=clock,
+        rng=os.urandom,
+    )
+    pool = ConnectionPool(
+        "127.0.0.1",
+        world.vaults[0].port,
+        renewed_contexts(clock),
+        exchange,
+        max_age=60,
+        clock=clock.monotonic,
+    )
+    path = f"/v1/keys/{world.key}/release"
+    body = encode(ReleaseRequest(nonce=b64(bytes(32)), head=None))
+    try:
+        async with pool.acquire() as connection:
+            assert (await connection.request("POST", path, body)).status == 200
+            assert (await connection.request("POST", path, body)).status == 200
+            policy = replay(world.statements)
+            retire = composer(clock.now()).retire(policy, code_id(v(1).profile()), "now")
+            await world.submit(signed(retire))
+            before = clock.monotonic()
+            refused = await connection.request("POST", path, body)
+            assert refused.status == 403
+            assert b"measurement-not-approved" in refused.body
+            assert refused.headers["connection"] == "close"
+            assert connection.closed
+            assert clock.monotonic() - before < 1
+            with pytest.raises(UnavailableError):
+                await connection.request("POST", path, body)
+    finally:
+        pool.close()
