@@ -13,8 +13,10 @@ from placet.cli.output import (
     Fact,
     answer,
     bad,
+    brief,
     good,
     hint,
+    moment,
     odd,
     print_json,
     short,
@@ -140,7 +142,7 @@ def _print(target: Target, found: Look) -> None:
     show_table("Code", ("code", "app", "security version", "approved by", "state"), rows)
     show_table(
         "Statements",
-        ("version", "statement", "what", "about", "issued", "at vaults"),
+        ("version", "statement", "what", "about", "issued (UTC)", "at vaults"),
         [(i, *_statement(_effect(found, t.sent), vaults)) for i, t in enumerate(found.taken, 1)],
     )
     show_table(
@@ -154,6 +156,9 @@ def _print(target: Target, found: Look) -> None:
 def _data_key(found: Look) -> Text:
     committed = [v.share for v in found.vaults if v.share]
     n = len(found.vaults)
+    ended = found.policy.birth_expires_at
+    if not committed and clock.now() >= ended:
+        return bad(f"never created, and it can no longer be: the birth ended {when(ended)}")
     if not committed:
         return odd("not created yet: the app does that at its first boot")
     text = f"created, shares at {len(committed)} of {n} vaults"
@@ -184,7 +189,7 @@ def _statement(effect: dict[str, object], vaults: tuple[VaultState, ...]) -> tup
         short(str(effect["statement"])),
         str(effect["type"]),
         str(effect["about"]),
-        when(issued if isinstance(issued, int) else None),
+        moment(issued if isinstance(issued, int) else None),
         shown,
     )
 
@@ -198,7 +203,7 @@ def _vault(v: VaultState) -> tuple[Cell, ...]:
         STANDING[v.state],
         v.version,
         share if v.version else "-",
-        v.why or "",
+        brief(v.why),
     )
 
 

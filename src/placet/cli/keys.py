@@ -16,14 +16,15 @@ from placet.cli.output import (
     PARTLY,
     TOO_FEW,
     answer,
+    brief,
     hint,
     json_option,
+    moment,
     plain,
     print_json,
     reported,
     short,
     show_table,
-    when,
 )
 from placet.cli.pen import ask, words
 from placet.cli.reach import Target, clock, visit
@@ -63,9 +64,14 @@ def list_keys(*, as_json: bool) -> None:
     else:
         show_table(
             "",
-            ("label", "key", "vaults", "born"),
+            ("label", "key", "vaults", "born (UTC)"),
             [
-                (k.label, k.key, k.constellation, when(open_statement(k.birth).statement.issued_at))
+                (
+                    k.label,
+                    short(k.key),
+                    k.constellation,
+                    moment(open_statement(k.birth).statement.issued_at),
+                )
                 for k in keys
             ],
         )
@@ -112,7 +118,9 @@ def sync(*, name: str, as_json: bool) -> int:
         return code
     for digest in delivered:
         answer(f"delivered {short(digest)}: {words(digest)}")
-    rows = [(v.number, v.endpoint, STANDING[v.state], v.version, v.why or "") for v in found.vaults]
+    rows = [
+        (v.number, v.endpoint, STANDING[v.state], v.version, brief(v.why)) for v in found.vaults
+    ]
     show_table(target.name, ("vault", "endpoint", "state", "version", ""), rows)
     level = sum(v.state == "current" for v in found.vaults)
     answer(f"{level} of {len(rows)} vaults are at version {found.policy.version}")

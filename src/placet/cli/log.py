@@ -16,16 +16,17 @@ from placet.cli.output import (
     Cell,
     answer,
     bad,
+    brief,
     err,
     good,
     hint,
     json_option,
+    moment,
     odd,
     print_json,
     reported,
     short,
     show_table,
-    when,
 )
 from placet.cli.reach import SILENCE, Target
 from placet.cli.settings import Home
@@ -102,7 +103,7 @@ def _show(target: Target, outcomes: Outcomes[Trail], *, each: bool) -> None:
     )
     trails = {n: o.value for n, o in enumerate(outcomes.each, 1) if o.value is not None}
     rows = _lines(trails) if each else _merged(trails, target.vault_set.n)
-    show_table("Entries", ("when", "what", "vaults", "statement", "about", ""), rows)
+    show_table("Entries", ("when (UTC)", "what", "vaults", "statement", "about", ""), rows)
     if not each and err.is_terminal:
         hint(f"placet log {target.argument} --each   (one line for each entry, with its number)")
 
@@ -113,7 +114,7 @@ def _vault(number: int, o: Outcome[Trail]) -> tuple[Cell, ...]:
         size = o.value.checkpoint.size
         return (*where, good("chain holds"), f"{len(o.value.entries)} entries", f"{size} entries")
     silent = isinstance(o.error, SILENCE)
-    why = o.error.detail if o.error else ""
+    why = brief(o.error)
     return (*where, odd("no answer") if silent else bad("NOT a chain"), why, "")
 
 
@@ -138,7 +139,8 @@ def _lines(trails: Mapping[int, Trail]) -> list[tuple[Cell, ...]]:
     every = [(e.time, number, e) for number, t in trails.items() for e in t.entries]
     every.sort(key=lambda x: (x[0], x[1], x[2].index))
     return [
-        (when(time), _what(e), f"{number} entry {e.index}", *_about(e)) for time, number, e in every
+        (moment(time), _what(e), f"{number} entry {e.index}", *_about(e))
+        for time, number, e in every
     ]
 
 
@@ -158,7 +160,7 @@ def _merged(trails: Mapping[int, Trail], n: int) -> list[tuple[Cell, ...]]:
     lines = [group for found in groups.values() for group in found]
     lines.sort(key=lambda g: (min(e.time for _, e in g), min(e.index for _, e in g)))
     return [
-        (when(g[0][1].time), _what(g[0][1]), _which([v for v, _ in g], n), *_about(g[0][1]))
+        (moment(g[0][1].time), _what(g[0][1]), _which([v for v, _ in g], n), *_about(g[0][1]))
         for g in lines
     ]
 

@@ -37,6 +37,23 @@ DONE, FINDINGS, USAGE, REFUSED, TOO_FEW, PARTLY, CONFLICT = range(7)
 """Exit codes: done, findings, usage or unreadable input, refused, too few vaults, partly
 effective, conflict."""
 
+WHOLE = frozenset(
+    (
+        "vault",
+        "endpoint",
+        "id",
+        "key",
+        "code",
+        "stage",
+        "statement",
+        "approved by",
+        "when (UTC)",
+        "issued (UTC)",
+        "born (UTC)",
+    )
+)
+"""Columns that are never folded: what is compared or copied."""
+
 WIDE = 160
 """Columns where there is no terminal: nothing is folded that a program may grep for."""
 
@@ -90,9 +107,13 @@ def show_error(error: PlacetError) -> None:
     vaults = error.members.get("vaults")
     if isinstance(vaults, list):
         named = [v for v in vaults if isinstance(v, Mapping)]
-        columns = ("vault", "endpoint", "became", "why")
         rows = [
-            (short(str(v.get("vault", ""))), *(str(v.get(c, "")) for c in columns[1:]))
+            (
+                short(str(v.get("vault", ""))),
+                str(v.get("endpoint", "")),
+                str(v.get("became", "")),
+                brief(str(v.get("why", ""))),
+            )
             for v in named
         ]
         err.print(_table(("vault", "endpoint", "became", ""), rows))
@@ -146,8 +167,7 @@ def show_facts(facts: Iterable[Fact], console: Console = out) -> None:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        # A last column without a name says why: its beginning is enough here.
-        table.add_column(column, overflow="fold" if column else "ellipsis", no_wrap=not column)
+        table.add_column(column, overflow="fold", no_wrap=column in WHOLE)
     for row in rows:
         table.add_row(*map(_cell, row))
     return table
@@ -186,6 +206,17 @@ def when(unix: int | None) -> str:
         return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (OverflowError, ValueError, OSError):
         return f"{unix} seconds after 1970"
+
+
+def moment(unix: int | None) -> str:
+    """Return a time for a table, whose heading says UTC."""
+    return when(unix).removesuffix(" UTC")
+
+
+def brief(error: PlacetError | str | None) -> str:
+    """Return why something failed, without what the operating system adds to it."""
+    text = error.detail if isinstance(error, PlacetError) else error or ""
+    return text.partition(": [Errno")[0]
 
 
 def plain(text: str) -> str:

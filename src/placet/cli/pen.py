@@ -18,6 +18,7 @@ from placet.cli.output import (
     Fact,
     answer,
     bad,
+    brief,
     err,
     exit_code,
     good,
@@ -225,7 +226,7 @@ def _show(target: Target, sent: UntrustedStatement, report: EffectReport, code: 
         else:
             e = report.missing[member.id]
             state = odd("not confirmed") if isinstance(e, SILENCE) else bad(e.type)
-            rows.append((*where, state, e.detail))
+            rows.append((*where, state, brief(e)))
     show_table("", ("vault", "endpoint", "id", "state", ""), rows)
     answer(verdict(target, report))
     if code != DONE:
@@ -243,7 +244,8 @@ def verdict(target: Target, report: EffectReport) -> Text:
     tail = f", not confirmed: {', '.join(numbers)}" if numbers else ""
     if report.effective:
         head = Text("effective", style="bold green")
-        liars = f", even if {report.tolerated} of them lie" if report.tolerated else ""
+        lie = "lies" if report.tolerated == 1 else "lie"
+        liars = f", even if {report.tolerated} of them {lie}" if report.tolerated else ""
         return head + Text(
             f": {count} of {n} vaults confirmed, {report.needed} needed{liars}{tail}"
         )

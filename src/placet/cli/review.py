@@ -70,7 +70,10 @@ def review(*, name: str, code: str | None, profile: Path | None, as_json: bool) 
         _show(target, found, forward, candidate, notes)
         if own is not None and not any(n.finding == "not-your-build" for n in notes):
             answer(good(f"It is exactly what {own} says."))
-        hint(f"placet promote {target.argument} {_argument(candidate, code, profile)}")
+        if any(n.finding == "approved-already" for n in notes):
+            hint(f"placet key show {target.argument}")
+        else:
+            hint(f"placet promote {target.argument} {_argument(candidate, code, profile)}")
     return FINDINGS if notes else DONE
 
 
@@ -116,7 +119,11 @@ def _show(
 ) -> None:
     profile, staged = candidate.profile, candidate.staged
     answer(Text(f"What would be let in to {target.name}", style="bold"))
-    facts: list[Fact] = [("app", named(profile)), ("code", candidate.code)]
+    facts: list[Fact] = [
+        ("app", named(profile)),
+        ("code", candidate.code),
+        ("image", profile.image),
+    ]
     if staged is not None:
         body = staged.stage.body
         at = f"{len(staged.at)} of {target.vault_set.n} vaults"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from placet.cli.arguments import DURATION, FILE, key_argument
 from placet.cli.files import load_key, read_json
@@ -19,17 +20,18 @@ from placet.cli.output import (
     Cell,
     answer,
     bad,
+    brief,
     exit_code,
     good,
     hint,
     json_option,
+    moment,
     odd,
     print_json,
     reported,
     short,
     show_table,
     warn,
-    when,
 )
 from placet.cli.reach import SILENCE, Target, clock
 from placet.cli.settings import Home
@@ -153,7 +155,7 @@ def _post(
         state = (
             good(done) if e is None else odd("no answer") if isinstance(e, SILENCE) else bad(e.type)
         )
-        rows.append((number, o.endpoint, short(o.vault), state, e.detail if e else ""))
+        rows.append((number, o.endpoint, short(o.vault), state, brief(e)))
         became = {"became": done if e is None else e.type, "why": e.detail if e else None}
         vaults.append({"number": number, "vault": o.vault, "endpoint": o.endpoint, **became})
     if as_json:
@@ -241,13 +243,23 @@ def _show(target: Target, found: Look, forward: Forward) -> None:
                 short(body.source) if body.source.startswith("sha") else body.source[:16],
                 short(s.code),
                 s.staged_by,
-                when(s.stage.issued_at),
+                moment(s.stage.issued_at),
                 at,
                 standing(s.code),
             )
         )
-    columns = ("stage", "version", "source", "code", "staged by", "when", "at vaults", "state")
-    show_table(f"Put forward for {target.name}", columns, rows)
+    columns = (
+        "stage",
+        "version",
+        "source",
+        "code",
+        "staged by",
+        "when (UTC)",
+        "at vaults",
+        "state",
+    )
+    answer(Text(f"Put forward for {target.name}", style="bold"))
+    show_table("", columns, rows)
     silent = n - len(forward.answered)
     if silent:
         warn(f"{silent} of {n} vaults did not answer")
