@@ -231,6 +231,39 @@ async def test_of_two_first_boots_at_once_one_makes_the_key_and_both_get_it(worl
 
 
 @pytest.mark.req("R4.8")
+async def test_a_commit_that_comes_too_late_is_refused(world):
+    """All held for one; before it commits all hold for another: the first one's commit is void."""
+    late, early = (World(world.story, [Link(link.bench) for link in world.links]) for _ in "ab")
+    held, refused, answers = asyncio.Event(), asyncio.Event(), []
+
+    def on_commit(act):
+        return lambda path: act() if path.endswith("commit") else None
+
+    def answered():
+        answers.append("commit")
+        if len(answers) == len(late.links):
+            refused.set()
+
+    async def now():
+        held.set()
+        await refused.wait()
+
+    for link in late.links:
+        link.before, link.after = on_commit(held.wait), on_commit(answered)
+    for link in early.links:
+        link.before = on_commit(now)
+    first = asyncio.create_task(late.create("late"))
+    while not any(path.endswith("commit") for _, path, _ in late.links[0].sent):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    second = asyncio.create_task(early.create("early"))
+    await refused.wait()
+    assert world.committed == set()
+    made = await asyncio.gather(first, second)
+    assert made[0].key == made[1].key
+    assert world.committed == {manifest_digest(made[0].manifest)}
+
+
+@pytest.mark.req("R4.8")
 async def test_the_losers_shares_are_unusable(world):
     """What an attempt left behind at some vaults goes with the commit and is never released."""
     await crash(world, 9, lose_answer=False)  # some hold, none committed

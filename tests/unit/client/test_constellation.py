@@ -433,6 +433,23 @@ async def test_laggards_get_what_is_missing_and_then_the_statement(world):
     retire = signed(composer().retire(world.story.policy, code_id(V1), "old"))
     report = await world.owner.submit(retire.signed())
     assert (len(report.confirmed), report.missing) == (5, {})
+    assert world.asked(4) == ["statements", "charter", "statements"]
+    assert len(decode(world.links[4].sent[-1][2], TakeRequest).chain) == 2  # not the birth again
+
+
+async def test_who_was_told_by_somebody_else_meanwhile_confirms_as_well(world):
+    """Between our two tries another courier brings everything: that is no missing vault."""
+    story = world.story
+    promote = story.promote(V2, only=[0, 1, 2])
+    retire = signed(composer().retire(story.policy, code_id(V1), "old"))
+
+    def after(path):
+        if path.endswith("statements"):
+            story.benches[4].vault.take(run_of(promote, retire))
+
+    world.links[4].after = after
+    report = await world.owner.submit(retire.signed())
+    assert (len(report.confirmed), report.missing) == (5, {})
 
 
 async def test_late_laggards_are_vouched_for_by_the_new_statement(world):
@@ -575,6 +592,48 @@ async def test_a_fork_is_shown_and_left_alone(world):
         story.benches[at].vault.take(run_of(more))
     view = await world.owner.read_charter(world.key)
     assert view.policy.head == theirs.digest
+    # Nor do receipts help that are strangers', or of another statement.
+    birth = [b.vault.charter(world.key).charter[0].receipts[0] for b in story.benches]
+    own = alone.charter(world.key).charter[1].receipts[0]
+    strangers = [
+        sign_record(replace_taken(own, vault=vault_name(i)), vault_key(i)) for i in (7, 8, 9)
+    ]
+    for receipts in (birth, strangers):
+        world.links[0].tamper = padded_with(receipts)
+        assert (await world.owner.read_charter(world.key)).policy.head == theirs.digest
+
+
+def padded_with(receipts):
+    """Have a vault show more receipts with each of its later statements."""
+
+    def tamper(_path, raw):
+        answer = decode(raw, CharterAnswer)
+        first, *rest = answer.charter
+        later = [replace(i, receipts=(*i.receipts, *receipts)) for i in rest]
+        return encode(replace(answer, charter=(first, *later)))
+
+    return tamper
+
+
+@pytest.mark.req("I12")
+async def test_a_vault_that_was_rolled_back_no_longer_counts(world):
+    """Others still carry its receipt; what it shows now decides whether it confirms."""
+    promote = world.story.promote(V2, only=[0, 1, 2])
+    old = replace_charter(world, 0, 1)
+    await world.owner.courier(world.key)
+    world.links[0].tamper = lambda _path, _raw: encode(old)
+    view = await world.owner.read_charter(world.key)
+    [item] = [i for i, d in zip(view.items, view.policy.chain, strict=True) if d == promote.digest]
+    assert len(item.receipts) == 5
+    assert set(view.confirmed(promote.digest)) == {vault_name(i) for i in (2, 3, 4, 5)}
+    assert view.lagging == (vault_name(1),)
+
+
+def replace_charter(world, at, length):
+    """Return the beginning of a vault's charter, as it was once."""
+    answer = world.story.benches[at].vault.charter(world.key)
+    head = world.story.policy.chain[length - 1]
+    return replace(answer, charter=answer.charter[:length], head=head, version=length)
 
 
 def charter_lies(world, other):

@@ -189,6 +189,16 @@ def forged(shape, field, record, number=1, **changes):
     return tamper
 
 
+def other_manifest(_path, raw):
+    """Answer with the share of another manifest, and a good receipt for that."""
+    answer = decode(raw, ReleaseAnswer)
+    manifest = replace(answer.manifest, attempt=7)
+    said = replace(
+        decode(unb64(answer.receipt.payload), Released), manifest=manifest_digest(manifest)
+    )
+    return encode(replace(answer, manifest=manifest, receipt=sign_record(said, vault_key(1))))
+
+
 def edited(shape, **changes):
     """Return a tampering with plain fields of an answer."""
     return lambda _path, raw: encode(replace(decode(raw, shape), **changes))
@@ -266,6 +276,7 @@ LIES = {
         _recover,
         forged(ReleaseAnswer, "receipt", Released, recipient=OTHER),
     ),
+    "recovery of another manifest": (_recover, other_manifest),
     "promise of another attempt": (
         _promise,
         edited(PromiseAnswer, attempt=8),
