@@ -23,8 +23,10 @@ from placet.core.statement import (
     STATEMENT_TYPE,
     Birth,
     BirthBody,
+    Chained,
     KeySignature,
     KeySigner,
+    Loose,
     Promote,
     PromoteBody,
     Retire,
@@ -157,37 +159,28 @@ class Composer:
 
     def promote(self, policy: KeyPolicy, body: PromoteBody) -> UntrustedStatement:
         """Compose an approval that stands on the head of ``policy``."""
-        return compose(
-            Promote(
-                key=policy.key,
-                prev=policy.head,
-                base_version=policy.version,
-                issued_at=self.now,
-                expires_at=self.now + self.lifetime,
-                nonce=b64(self.rng(32)),
-                body=body,
-            )
-        )
+        return self._after(policy, Promote, body)
 
     def retire(self, policy: KeyPolicy, code: str, reason: str) -> UntrustedStatement:
         """Compose the end of an approval."""
-        return compose(
-            Retire(
-                key=policy.key,
-                prev=policy.head,
-                base_version=policy.version,
-                issued_at=self.now,
-                expires_at=self.now + self.lifetime,
-                nonce=b64(self.rng(32)),
-                body=RetireBody(code=code, reason=reason),
-            )
-        )
+        return self._after(policy, Retire, RetireBody(code=code, reason=reason))
 
     def stage(self, key: str | None, body: StageBody) -> UntrustedStatement:
         """Put a version forward, for one key or for every key of its app."""
+        return self._beside(key, Stage, body)
+
+    def revoke(self, key: str, stage: str, reason: str) -> UntrustedStatement:
+        """Take back what was staged under ``stage``."""
+        return self._beside(key, RevokePending, RevokePendingBody(stage=stage, reason=reason))
+
+    def _after(
+        self, policy: KeyPolicy, kind: Callable[..., Chained], body: object
+    ) -> UntrustedStatement:
         return compose(
-            Stage(
-                key=key,
+            kind(
+                key=policy.key,
+                prev=policy.head,
+                base_version=policy.version,
                 issued_at=self.now,
                 expires_at=self.now + self.lifetime,
                 nonce=b64(self.rng(32)),
@@ -195,15 +188,16 @@ class Composer:
             )
         )
 
-    def revoke(self, key: str, stage: str, reason: str) -> UntrustedStatement:
-        """Take back what was staged under ``stage``."""
+    def _beside(
+        self, key: str | None, kind: Callable[..., Loose], body: object
+    ) -> UntrustedStatement:
         return compose(
-            RevokePending(
+            kind(
                 key=key,
                 issued_at=self.now,
                 expires_at=self.now + self.lifetime,
                 nonce=b64(self.rng(32)),
-                body=RevokePendingBody(stage=stage, reason=reason),
+                body=body,
             )
         )
 

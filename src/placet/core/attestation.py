@@ -106,6 +106,11 @@ class AttestedIdentity:
     claims: Claims
 
 
+def claims_of(context: Context) -> Claims:
+    """Return the claims that a context makes."""
+    return Claims(**{name: getattr(context, name) for name in Claims.__struct_fields__})
+
+
 def keys_digest(keys: Iterable[str]) -> str:
     """Return the digest of a sorted list of key ids."""
     return digest("placet-keys/1", encode(sorted(keys)))

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol, TypeVar
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Meta
 
-from placet.attest.produce import Producer
+from placet.attest.produce import Description, Producer
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify import bind, verify_evidence
 from placet.core.attestation import (
@@ -234,15 +235,7 @@ class ServerExchange:
 
     async def _prove(self, tls: TlsPeer, peer_nonce: bytes, nonce: bytes) -> VaultProof:
         about, public = self.producer.describe(), self.identity_key.public_key().public_bytes_raw()
-        claims = Claims(
-            instance=vault_id(public),
-            app=about.app,
-            image=about.image,
-            config=about.config,
-            purpose=None,
-            keys=None,
-            boot=about.boot,
-        )
+        claims = _claims(about, vault_id(public), None, None)
         context = _context(tls, "vault", "server", (peer_nonce, nonce), claims, mine=True)
         evidence = await asyncio.to_thread(self.producer.quote, context)
         signature = self.identity_key.sign(pae(CHANNEL_TYPE, report_data(context)))
@@ -259,18 +252,22 @@ async def _prove(
     prover: WorkloadProver, tls: TlsPeer, nonce: bytes, peer_nonce: bytes
 ) -> PeerProof:
     about = prover.producer.describe()
-    claims = Claims(
-        instance=prover.instance,
-        app=about.app,
-        image=about.image,
-        config=about.config,
-        purpose=prover.purpose,
-        keys=keys_digest(prover.keys),
-        boot=about.boot,
-    )
+    claims = _claims(about, prover.instance, prover.purpose, keys_digest(prover.keys))
     context = _context(tls, "workload", "client", (peer_nonce, nonce), claims, mine=True)
     evidence = await asyncio.to_thread(prover.producer.quote, context)
     return PeerProof(claims=claims, keys=tuple(sorted(prover.keys)), evidence=evidence)
+
+
+def _claims(about: Description, instance: str, purpose: Purpose | None, keys: str | None) -> Claims:
+    return Claims(
+        instance=instance,
+        app=about.app,
+        image=about.image,
+        config=about.config,
+        purpose=purpose,
+        keys=keys,
+        boot=about.boot,
+    )
 
 
 def _context(
@@ -298,13 +295,7 @@ def _context(
         verifier_nonce=b64(verifier_nonce),
         prover_nonce=b64(prover_nonce),
         exporter=b64(tls.export(EXPORTER_LABEL, label_context, 32)),
-        instance=claims.instance,
-        app=claims.app,
-        image=claims.image,
-        config=claims.config,
-        purpose=claims.purpose,
-        keys=claims.keys,
-        boot=claims.boot,
+        **msgspec.structs.asdict(claims),
     )
 
 

@@ -6,9 +6,9 @@ import hmac
 
 from placet.core.attestation import (
     AttestedIdentity,
-    Claims,
     Context,
     VerifiedEvidence,
+    claims_of,
     report_data,
 )
 from placet.core.profile import TdxMeasurement, rtmr3_of_image
@@ -38,15 +38,7 @@ def bind(evidence: VerifiedEvidence, expected: Context) -> AttestedIdentity:
             "Attest again on this very connection.",
             check="report-data",
         )
-    claims = Claims(
-        instance=expected.instance,
-        app=expected.app,
-        image=expected.image,
-        config=expected.config,
-        purpose=expected.purpose,
-        keys=expected.keys,
-        boot=expected.boot,
-    )
+    claims = claims_of(expected)
     m = evidence.measurement
     if isinstance(m, TdxMeasurement):
         # 6.2 What was measured at launch and at start is what is claimed.
