@@ -124,7 +124,7 @@ def _about_vaults(found: Look, forward: Forward, staged: Staged | None) -> list[
         text = f"vaults differ: they are at versions {_numbers(sorted(versions))} of the charter"
         notes.append(Finding(finding="vaults-behind", text=text))
     if found.view.forks:
-        text = "the charter has two branches: nothing can be promoted on it"
+        text = "the charter has two branches; see placet key show"
         notes.append(Finding(finding="fork", text=text))
     return notes
 

@@ -62,7 +62,7 @@ class Look:
 
         Raises:
             QuorumError: Fewer than k vaults answered; all of them may be old.
-            ConflictError: The charter has two branches.
+            ConflictError: The charter has two branches, and neither has k vaults.
         """
         k = self.policy.vault_set.k
         if self.answered < k:
@@ -76,8 +76,12 @@ class Look:
                     for v in silent
                 ],
             )
-        if self.view.forks:
-            fork = self.view.forks[0]
+        for fork in self.view.forks:
+            # A branch that k vaults have wins (DESIGN section 4).
+            if any(
+                c in self.policy.chain and len(self.view.confirmed(c)) >= k for c in fork.children
+            ):
+                continue
             raise ConflictError(
                 f"two statements stand on {short(fork.prev)}: "
                 + ", ".join(map(short, fork.children)),
@@ -95,7 +99,13 @@ async def look(vaults: Constellation, key: str) -> Look:
     """
     outcomes = await vaults.fan_out(lambda v: v.charter(key))
     if not outcomes.values:
-        raise outcomes.refusal(1) or outcomes.quorum_error(1)
+        refusal = outcomes.refusal(1)
+        if isinstance(refusal, KeyNotBornError):
+            raise KeyNotBornError(
+                f"no vault has taken the birth of key {key} yet",
+                f"Bring it to them: placet key sync {short(key)}",
+            )
+        raise refusal or outcomes.quorum_error(1)
     view = merge_charters(key, outcomes.values, now=clock.now())
     unborn = [v for v, e in outcomes.errors.items() if isinstance(e, KeyNotBornError)]
     view = view.with_unborn(unborn)
