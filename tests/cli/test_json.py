@@ -189,3 +189,46 @@ def test_show_counts_what_is_in_force(house):
     assert (promote["confirmed"], promote["not_confirmed"]) == ([3, 4, 5], [1, 2])
     assert (promote["needed"], promote["effective"]) == (3, True)
     assert [v["state"] for v in said["vaults"]] == ["behind"] * 2 + ["current"] * 3
+
+
+def test_what_others_composed_is_shown_whole(house):
+    """Before a second signer signs, everything that the statement says is on the screen."""
+    house.born()
+    promote, retire = house.folder / "promote.json", house.folder / "retire.json"
+    arguments = ("--profile", house.profile(2), "--retire-now", "--yes", "--out", promote)
+    house.run("promote", "notes", *arguments)
+    profile = msgspec.json.decode(house.profile(2).read_bytes(), type=Profile)
+
+    said = house.run("sign", promote, "--yes")
+    for what in (profile.image, profile.config, code_id(profile), "earlier ones retire"):
+        assert what in said.text
+    house.run("key", "sync", "notes")
+    house.run("retire", "notes", code_id(profile), "--reason", "why", "--yes", "--out", retire)
+    said = house.run("sign", retire, "--yes")
+    assert f"shuts out {code_id(profile)}" in said.text
+    assert "reason why" in said.text
+    house.run("sign", retire, code=2)
+
+
+def test_a_stage_for_every_key_of_the_app(house):
+    """The platform stages once for an app; each key of it shows that as pending."""
+    house.born()
+    house.json(
+        *("key", "new", "photos", "--constellation", "vaults", "--profile", house.profile(1)),
+        *("--stager", house.stager()[1], "--yes"),
+    )
+    put = ("--version", "2", "--source", "x", "--key-file", house.stager()[0])
+    staged = house.json("stage", "notes", "--profile", house.profile(2), *put, "--every-key")
+
+    for key in ("notes", "photos"):
+        [pending] = house.json("pending", key)["pending"]
+        assert (pending["stage"], pending["every_key"]) == (staged["stage"], True)
+
+
+def test_each_entry_of_each_log(house):
+    """With --each a log is shown entry by entry, with its number at its vault."""
+    house.born()
+    text = house.run("log", "notes", "--each").text
+
+    for number in range(1, 6):
+        assert f"statement taken {number} entry 1" in text
