@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from placet_testing.charters import birth_body, composer, profile, signed, vault_set
+from placet_testing.charters import birth_body, composer, person, profile, signed, vault_set
 from placet_testing.tee import dev_pki
 
 from placet.cli.settings import KnownKey
@@ -53,6 +53,14 @@ def two(house):
     """Know two keys whose labels begin alike."""
     known(house, "notes/one", "1")
     known(house, "notes/two", "2")
+
+
+def known_with_stager(house):
+    """Know a key of a constellation that is not there, and have a stager's key."""
+    known(house, "notes", "1")
+    person("platform").save(house.home / "s.pem")
+    entry = '[constellations.nowhere]\nvaults = "constellations/nowhere.json"\n'
+    (house.home / "config.toml").write_text(entry)
 
 
 def owner(house):
@@ -141,6 +149,30 @@ CASES = {
         and (house.home / "config.toml").write_text(
             '[constellations.nowhere]\nvaults = "constellations/nowhere.json"\n'
         ),
+    ),
+    "a version whose name is too long": Case(
+        (*STAGE[:5], "2" * 201, *STAGE[6:], "--key-file", "home/s.pem"),
+        "$.body.version",
+        files=(PROFILE, ("home/constellations/nowhere.json", VAULTS[1])),
+        before=known_with_stager,
+    ),
+    "a profile that nothing matches": Case(
+        (*STAGE, "--key-file", "home/s.pem"),
+        "accepts no TCB status",
+        files=(
+            ("p.json", PROFILE[1].replace('["UpToDate"]', "[]")),
+            ("home/constellations/nowhere.json", VAULTS[1]),
+        ),
+        before=known_with_stager,
+    ),
+    "a floor below zero": Case(
+        (*NEW, "--floor", "-1"),
+        "policy.security_version_floor",
+        files=(VAULTS, PROFILE),
+        before=owner,
+    ),
+    "part of a key id": Case(
+        ("key", "add", "sha256:abc", "--vaults", "vaults.json"), "no key id", files=(VAULTS,)
     ),
     "no address": Case(("vault", "show", "here", "--vaults", "vaults.json"), "HOST:PORT"),
     "no root to attest under": Case(

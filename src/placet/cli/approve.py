@@ -17,7 +17,7 @@ from placet.cli.forward import named_code, read_forward
 from placet.cli.key_view import in_force
 from placet.cli.look import Look, look
 from placet.cli.output import Fact, bad, json_option, odd, plain, reported, short, when
-from placet.cli.pen import confirm, missing_signatures, send, sign, words, write_out
+from placet.cli.pen import check_readable, confirm, missing_signatures, send, sign, words, write_out
 from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
 from placet.cli.words import named, tee_facts, until
@@ -176,6 +176,7 @@ def _decide(  # noqa: PLR0917 - what is decided, and how
     """Check, show, ask, sign, send."""
     _check_undelivered(home, target, found)
     # What no vault would take is refused before anybody is asked.
+    check_readable(sent)
     fold([*found.taken, TakenStatement(sent=sent)])
     confirm(how.title, facts, sent, yes=how.yes, quiet=how.as_json)
     owner = found.policy.owner

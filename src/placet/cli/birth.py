@@ -23,7 +23,7 @@ from placet.cli.output import (
     short,
     when,
 )
-from placet.cli.pen import confirm, missing_signatures, send, sign, write_out
+from placet.cli.pen import check_readable, confirm, missing_signatures, send, sign, write_out
 from placet.cli.reach import Target, all_or_raise, clock, visit
 from placet.cli.settings import Home, KnownKey
 from placet.cli.signers import public_signer
@@ -118,6 +118,7 @@ def new(  # noqa: PLR0913 - its options
     )
     _check_new(home, label)
     sent = Composer(now=clock.now(), lifetime=expires).birth(body)
+    check_readable(sent)
     fold([TakenStatement(sent=sent)])
     met = [] if out else _meet(file)
     facts = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -31,10 +32,13 @@ from placet.cli.reach import Target, clock, visit
 from placet.cli.settings import Home, KnownKey
 from placet.client.constellation import Constellation
 from placet.core.statement import open_statement
-from placet.errors import KeyNotBornError, VerificationError
+from placet.errors import KeyNotBornError, MalformedError, VerificationError
 
 SKEW = 300
 """Seconds by which a vault's clock may differ from ours without a word."""
+
+
+KEY_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @click.group()
@@ -140,6 +144,8 @@ def add(*, key_id: str, vaults: Path | None, constellation: str | None, as_json:
 
     The birth statement comes from the vaults; that it is the right one the key id shows.
     """
+    if not KEY_ID.fullmatch(key_id):
+        raise MalformedError(f"{key_id!r} is no key id", "Write all of it: sha256:<64 digits>")
     home = Home.find()
     name, file = chosen_vaults(home, vaults, constellation)
     found = visit(file.vault_set, file.trust, lambda v: look(v, key_id), "asking")

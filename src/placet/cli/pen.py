@@ -37,7 +37,7 @@ from placet.client.constellation import EffectReport
 from placet.client.signing import SigningKey
 from placet.core.dsse import open_signed
 from placet.core.messages import Taken
-from placet.core.statement import Chained, Threshold, UntrustedStatement, signer_id
+from placet.core.statement import Chained, Threshold, UntrustedStatement, open_statement, signer_id
 from placet.core.words import six_words
 from placet.errors import ApprovalError, MalformedError, PlacetError, PolicyDeniedError
 from placet.policy.principal import leaves, require
@@ -71,6 +71,11 @@ def confirm(
     if yes:
         return
     ask("Sign this?")
+
+
+def check_readable(sent: UntrustedStatement) -> None:
+    """Raise `MalformedError` if vaults could not read what was composed: a text too long."""
+    open_statement(sent.signed())
 
 
 def ask(question: str) -> None:

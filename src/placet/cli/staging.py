@@ -33,13 +33,14 @@ from placet.cli.output import (
     show_table,
     warn,
 )
+from placet.cli.pen import check_readable
 from placet.cli.reach import SILENCE, Target, clock
 from placet.cli.settings import Home
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
 from placet.client.signing import Composer, SigningKey
 from placet.core.messages import StageAnswer
-from placet.core.profile import Profile, code_id
+from placet.core.profile import Profile, check_profile, code_id
 from placet.core.statement import StageBody, UntrustedStatement
 
 
@@ -82,6 +83,7 @@ def stage(
         provenance=None,
         review=None,
     )
+    check_profile(body.profile)
     composer = Composer(now=clock.now(), lifetime=expires)
     sent = signer.sign(composer.stage(None if every_key else target.key, body))
     said = {"stage": sent.digest, "code": code_id(body.profile), "version": version}
@@ -142,6 +144,8 @@ def _post(
     as_json: bool,
     gone: bool = False,
 ) -> int:
+    check_readable(sent)
+
     async def post(vaults: Constellation) -> Outcomes[StageAnswer]:
         return await vaults.fan_out(lambda v: v.stage(sent.signed()))
 
