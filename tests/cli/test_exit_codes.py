@@ -203,3 +203,21 @@ def test_repeating_completes(house):
     assert first["delivered"] == [signed["statement"]]
     assert (again["delivered"], again["version"], again["head"]) == ([], 2, signed["statement"])
     assert len(house.json("key", "show", "notes")["approvals"]) == 2
+
+
+def test_what_could_not_be_sent_is_kept(house):
+    """A statement that no vault took stays in the outbox until one sync brings it to all."""
+    house.born()
+    file = house.folder / "promote.json"
+    signed = house.json("promote", "notes", "--profile", house.profile(2), "--yes", "--out", file)
+    [kept] = (house.home / "outbox").glob("*.json")
+    kept.unlink()
+    house.stop(1, 2, 3, 4, 5)
+
+    said = house.json("deliver", file, code=4)
+
+    assert (said["effective"], len(said["missing"])) == (False, 5)
+    file.unlink()
+    house.start(1, 2, 3, 4, 5)
+    assert house.json("key", "sync", "notes")["head"] == signed["statement"]
+    assert not list((house.home / "outbox").glob("*.json"))
