@@ -5,7 +5,7 @@ BIN    := .venv/bin
 STAMP  := .venv/.stamp
 LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
           --python-version 3.11 --custom-compile-command "make lock"
-DOORS  := pyproject.toml --extra cli --extra platform
+DOORS  := pyproject.toml --extra platform
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench tcb requirements lock wheels clean

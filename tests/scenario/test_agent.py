@@ -28,7 +28,7 @@ from placet.client.clock import HostClock
 from placet.client.constellation import Constellation, EffectReport
 from placet.client.http import ConnectionPool
 from placet.client.signing import promote_body
-from placet.client.vault_client import Connector, renewed_contexts
+from placet.client.vault_client import Connector, VaultClient, renewed_contexts
 from placet.core.attestation import report_data
 from placet.core.encoding import b64, encode
 from placet.core.messages import CourierItem, ReleaseRequest, TakeRequest
@@ -289,6 +289,35 @@ async def test_a_volume_of_another_key_or_with_an_edited_header_stays_shut(world
         await world.unlock(v(1), "other")
     header.write_bytes(whole)
     assert (await world.unlock(v(1))).secret
+
+
+@pytest.mark.req("R4.8")
+@pytest.mark.parametrize("committed", [1, 2, 3, 4])
+async def test_who_died_between_commits_is_finished_by_the_next_boot(
+    world: World, monkeypatch: pytest.MonkeyPatch, committed: int
+) -> None:
+    """However many vaults committed, the next boot has all five hold the very same key."""
+    done: list[str] = []
+    real = VaultClient.commit
+
+    async def dying(self: VaultClient, *arguments: Any) -> Any:
+        if len(done) >= committed:
+            raise UnavailableError("the workload died here")
+        done.append(self.id)
+        return await real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VaultClient, "commit", dying)
+        with pytest.raises(QuorumError):
+            await world.unlock(v(1))
+    assert EmbeddedVolume(world.folder / "volume").state() == "empty"
+    before = {s.identity.id: s.vault.charter(world.key).manifest for s in world.vaults}
+    assert sum(m is not None for m in before.values()) == committed
+    first = await world.unlock(v(1))
+    after = {s.vault.charter(world.key).manifest for s in world.vaults}
+    assert after == {m for m in before.values() if m is not None}
+    await world.stop(1, 2)
+    assert (await world.unlock(v(1))).secret == first.secret
 
 
 # --- a hostile platform ---------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_one_version_everywhere():
 
     version = PYPROJECT["project"]["version"]
     assert DEV_PYPROJECT["project"]["version"] == version
-    assert f"placet[cli,platform]=={version}" in DEV_PYPROJECT["project"]["dependencies"]
+    assert f"placet[platform]=={version}" in DEV_PYPROJECT["project"]["dependencies"]
     assert placet.__version__ == placet_dev.__version__ == version
     assert re.search(rf"^## \[?{re.escape(version)}\b", changelog(), re.MULTILINE)
 

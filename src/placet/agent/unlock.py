@@ -26,10 +26,8 @@ from placet.core.limits import MAX_BODY
 from placet.core.messages import TakeRequest
 from placet.errors import (
     MalformedError,
-    NotApprovedError,
     PlacetError,
     PolicyDeniedError,
-    QuorumError,
     ShareMissingError,
     UnavailableError,
 )
@@ -97,9 +95,10 @@ class Agent:
     async def _data_key(
         self, key: str, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], *, empty: bool
     ) -> tuple[bytearray, int]:
-        release = self._connect(policy, trust, "release")
+        vaults = self._connect(policy, trust, "release")
         try:
-            return await self._gather(key, release)
+            data_key, generation = await self._gather(key, vaults)
+            unfinished = await _unfinished(key, vaults) if empty else False
         except ShareMissingError as e:
             if not empty:
                 raise PolicyDeniedError(
@@ -107,31 +106,37 @@ class Agent:
                     "Nothing is created for it. Ask the operators what became of the shares.",
                     reason="state-lost",
                 ) from e
+            self.tell(f"no key yet: creating it with all {policy.vault_set.n} vaults")
+            return await self._create(policy, trust)
         finally:
-            release.close()
-        self.tell(f"no key yet: creating it with all {policy.vault_set.n} vaults")
-        create = self._connect(policy, trust, "create")
+            vaults.close()
+        if unfinished:
+            # Who created it stopped between commits: fewer vaults than n would hold it for ever.
+            wipe(data_key)
+            self.tell("key was not committed everywhere: finishing that")
+            return await self._create(policy, trust)
+        return data_key, generation
+
+    async def _create(
+        self, policy: KeyPolicy, trust: tuple[TrustAnchor, ...]
+    ) -> tuple[bytearray, int]:
+        vaults = self._connect(policy, trust, "create")
         try:
-            made = await create_key(policy, create.vaults, rng=self.rng)
+            made = await create_key(policy, vaults.vaults, rng=self.rng)
         finally:
-            create.close()
+            vaults.close()
         self.tell(f"key created and committed at {len(made.committed)} vaults")
         return made.key, made.manifest.generation
 
     async def _gather(self, key: str, vaults: Constellation) -> tuple[bytearray, int]:
-        try:
-            gathered = await vaults.gather(key)
-        except (NotApprovedError, QuorumError):
-            # Vaults that were away may not have heard of an approval: bring it to them.
-            if not await _caught_up(key, vaults):
-                raise
-            gathered = await vaults.gather(key)
+        gathered = await vaults.gather(key)
         recovered, shares = gathered.recovered, len(gathered.heads)
         self.tell(f"{shares} of {vaults.vault_set.n} vaults released, key checked")
         for vault, reason in recovered.cheaters:
             self.tell(f"vault {vault} sent a wrong share: {reason}")
         if gathered.lagging:
-            await _caught_up(key, vaults)
+            with contextlib.suppress(PlacetError):
+                await vaults.courier(key)
         return recovered.key, recovered.manifest.generation
 
     def _connect(
@@ -146,12 +151,14 @@ class Agent:
         return Constellation.connect(policy.vault_set, connector, trust=trust)
 
 
-async def _caught_up(key: str, vaults: Constellation) -> bool:
-    """Carry statements to vaults that lack them; say whether any took some."""
-    with contextlib.suppress(PlacetError):
-        _, outcomes = await vaults.courier(key)
-        return any(outcomes.values.values())
-    return False
+async def _unfinished(key: str, vaults: Constellation) -> bool:
+    """Say whether a vault that answers has no share of a key that others have.
+
+    Asked before the volume is formatted, which is after the last commit: who died between
+    commits left it empty.
+    """
+    view = await vaults.read_charter(key)
+    return any(vault not in view.manifests for vault in view.chains)
 
 
 def _first(charter: Path) -> TakeRequest:

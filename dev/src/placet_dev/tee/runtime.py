@@ -21,6 +21,8 @@ from placet.errors import MalformedError, NotFoundError
 from placet_dev.tee import boot
 from placet_dev.tee.measure import Entry, runtime_digest
 
+OWNERS = ("rich", "tomli-w")
+"""What `placet` needs for the owner's command line only: nothing that is measured runs it."""
 UNWANTED_FOLDERS = {"__pycache__", "test", "tests"}
 UNWANTED = (".pyc", ".pyi", ".pth", "ruff.toml")
 """Files that no program reads when it runs."""
@@ -65,10 +67,11 @@ def build_runtime(cache: Path, extra: Iterable[str] = ()) -> Path:
 def distributions(extra: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the names of all distributions that ``placet`` and ``extra`` need to run.
 
-    Extras of `placet` itself (``cli``, ``platform``) are not among them.
+    Extras of `placet` itself (``platform``) are not among them, nor is what only the
+    owner's command line needs.
     """
     found: dict[str, None] = {}
-    waiting = [*_needs("placet"), *extra]
+    waiting = [*(name for name in _needs("placet") if name not in OWNERS), *extra]
     while waiting:
         name = waiting.pop().lower().replace("_", "-")
         if name not in found:
