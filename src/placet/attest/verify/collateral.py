@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -80,6 +81,9 @@ def check_collateral(
     return QuoteCollateralV3(**rest)
 
 
+# A refusal raises and is not kept, so what is kept was signed by a root of the config.
+# Dates are not looked at here: the library does, at each verification.
+@lru_cache(maxsize=8)
 def _check_issuer(chain: Chain, anchor: TrustAnchor) -> None:
     if chain[1] != anchor.root_der:
         refuse("issuer-chain", "TCB signer's chain does not end in the root of the quote")
