@@ -221,3 +221,36 @@ def test_what_could_not_be_sent_is_kept(house):
     house.start(1, 2, 3, 4, 5)
     assert house.json("key", "sync", "notes")["head"] == signed["statement"]
     assert not list((house.home / "outbox").glob("*.json"))
+
+
+def test_code_is_not_named_by_a_few_digits(house):
+    """Fewer than eight digits could be found by trying: they name nothing, even if unique."""
+    house.born()
+    code = house.staged()["code"].removeprefix("sha256:")
+
+    said = house.json("promote", "notes", code[:7], "--yes", code=2)
+    assert "at least 8" in said["hint"]
+    house.json("retire", "notes", approvals_code(house)[:7], "--reason", "x", "--yes", code=2)
+    house.run("promote", "notes", code[:8], "--yes")
+
+
+def approvals_code(house):
+    """Return the digits of the first approved code."""
+    return house.json("key", "show", "notes")["approvals"][0]["code"].removeprefix("sha256:")
+
+
+def test_sync_delivers_nothing_that_is_refused(house):
+    """A statement that came too late is not said to be delivered, and changes nothing."""
+    house.born()
+    late = house.folder / "late.json"
+    house.run("promote", "notes", "--profile", house.profile(2), "--yes", "--out", late)
+    [kept] = (house.home / "outbox").glob("*.json")
+    aside = kept.rename(house.folder / "aside.json")
+    first = house.json("promote", "notes", "--profile", house.profile(3), "--yes")
+    aside.rename(kept)
+
+    said = house.json("key", "sync", "notes")
+
+    assert (said["delivered"], said["head"]) == ([], first["statement"])
+    # And it does not stand in the way of the next decision.
+    house.run("promote", "notes", "--profile", house.profile(4), "--yes")

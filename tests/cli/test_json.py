@@ -110,6 +110,7 @@ def test_an_owner_of_two_signs_on_two_machines(house, tmp_path):
     whole = house.json("sign", birth, "--key-file", other, "--yes")
 
     assert whole["complete"] is True
+    assert house.json("key", "sync", "notes")["version"] == 1
     assert house.json("deliver", birth)["effective"] is True
     # A promote as well: what one alone signed is not sent, and no vault would take it.
     promote = tmp_path / "promote.json"

@@ -76,10 +76,11 @@ def test_a_forged_charter_is_not_believed(house):
     assert "not believed" in house.run("key", "show", "notes", code=1).text
 
 
-@pytest.mark.parametrize("lie", ["left out", "rewritten", "another key's note"])
+@pytest.mark.parametrize("lie", ["left out", "rewritten", "another vault's note", "an old note"])
 def test_a_log_that_is_no_chain_is_a_finding(house, lie):
     """An entry left out or rewritten, or a checkpoint that the vault did not sign: exit 1."""
     key = house.born()
+    old = of(house, 3).log(key, 0)
     house.staged()
     real = of(house, 3).log(key, 0)
     other = of(house, 4).log(key, 0)
@@ -92,7 +93,8 @@ def test_a_log_that_is_no_chain_is_a_finding(house, lie):
                 real.entries[1],
             ),
         ),
-        "another key's note": msgspec.structs.replace(real, checkpoint=other.checkpoint),
+        "another vault's note": msgspec.structs.replace(real, checkpoint=other.checkpoint),
+        "an old note": msgspec.structs.replace(real, checkpoint=old.checkpoint),
     }
     of(house, 3).log = lambda *_: lies[lie]
 
