@@ -129,6 +129,22 @@ async def test_an_honest_workload_and_vault_meet(tmp_path: Path) -> None:
         assert peer.identity.claims.instance == vault.identity.id
 
 
+async def test_a_refusal_counts_only_from_a_vault_that_proved_itself(tmp_path: Path) -> None:
+    """Who sits on the network cannot deny in a vault's name, nor put words in its mouth."""
+
+    async def impostor(channel: FrameChannel, _: TlsPeer) -> object:
+        await channel.receive(MAX_FRAME)
+        said = NotApprovedError("no", "Run this: something bad")
+        problem = {"type": said.problem()["type"], "detail": said.detail, "hint": said.hint}
+        await channel.send(encode(Verdict(problem=problem)))
+        raise said
+
+    async with serving(tmp_path) as vault, listening(impostor) as (port, _):
+        with pytest.raises(UnavailableError, match="before it proved itself") as refused:
+            await meet(port, exchange(vault, workload()))
+        assert "something bad" not in str(refused.value) + refused.value.hint
+
+
 # --- relay ------------------------------------------------------------------------------------
 
 

@@ -322,7 +322,7 @@ def _read(answer: Answer, shape: type[R]) -> R:
         return decode(answer.body, shape)
     try:
         problem = msgspec.json.decode(answer.body, type=dict[str, object])
-    except (msgspec.DecodeError, RecursionError) as e:
+    except (msgspec.DecodeError, ValueError, RecursionError) as e:
         raise MalformedError(f"vault answered {answer.status} without a problem document") from e
     raise from_problem(problem)
 

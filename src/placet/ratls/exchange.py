@@ -42,7 +42,14 @@ from placet.core.dsse import pae, vault_id, verify_signature
 from placet.core.encoding import Base64, Record, Sha256, b64, decode, encode, unb64
 from placet.core.limits import MAX_FRAME
 from placet.core.profile import Profile
-from placet.errors import BindingError, EvidenceError, MalformedError, PlacetError, from_problem
+from placet.errors import (
+    BindingError,
+    EvidenceError,
+    MalformedError,
+    PlacetError,
+    UnavailableError,
+    from_problem,
+)
 from placet.policy.match import match_any
 from placet.ratls.frames import FrameChannel, TlsPeer
 
@@ -165,7 +172,9 @@ class ClientExchange:
         # 3.1 The vault proves itself, on this connection and for this nonce.
         answer: VaultProof | Verdict = await _receive(channel, VaultProof | Verdict)  # type: ignore[arg-type]
         if isinstance(answer, Verdict):
-            raise from_problem(answer.problem or {})
+            # Whoever sits on the network can say this: it is no vault's word, nor is its text.
+            kind = from_problem(answer.problem or {}).type
+            raise UnavailableError(f"peer refused before it proved itself: {kind}")
         peer_nonce = _nonce(answer.nonce)
         context = _context(tls, "vault", "server", (nonce, peer_nonce), answer.claims, mine=False)
         identity = _verify(answer.evidence, context, self.expect.trust, self.clock.now())

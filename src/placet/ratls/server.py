@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from placet.ratls.context import AttestedContext
 
 MAX_HEAD = 32 * KIB
-"""Bytes of a request's line and headers, and of what shares a TLS record with them."""
+"""Bytes of a request but for its body (chunk framing and trailers count), and of what shares a
+TLS record with its beginning."""
 
 IDLE = 75
 """Seconds for which a connection may wait for its next request."""
@@ -66,9 +67,15 @@ class _Http(HttpToolsProtocol):
         self.scope["extensions"] = cast("dict[str, dict[object, object]]", self._extensions)
         self._head = 0
 
-    def on_headers_complete(self) -> None:
+    def on_body(self, body: bytes) -> None:
+        if self._head is not None:
+            self._head -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        # Not earlier: uvicorn would keep trailers for as long as somebody sends them.
         self._head = None
-        super().on_headers_complete()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -372,7 +372,10 @@ async def connect(
     tls = TlsTransport(context, attest, factory, timeout=timeout, ready=ready)
     try:
         async with asyncio.timeout(timeout):
-            await loop.create_connection(lambda: tls, host, port)
+            try:
+                await loop.create_connection(lambda: tls, host, port)
+            except ValueError as e:  # a name that no resolver takes
+                raise UnavailableError(f"{host!r} is no name of a host") from e
             return tls, await ready
     except OSError as e:  # TimeoutError too
         raise UnavailableError(f"no connection to {host} port {port}: {str(e) or 'timeout'}") from e

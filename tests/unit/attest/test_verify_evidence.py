@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import time
@@ -9,7 +10,9 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify import collateral as collateral_module
@@ -215,6 +218,30 @@ def one_crl_from_the_future(name):
     return attack
 
 
+def crl_version(name):
+    """Return an attack by a CRL of version 19: the x509 library raises what is no ValueError."""
+
+    def attack(lab):
+        crl = json.loads(lab.collateral("sgx"))[name]
+        assert crl.count("020101") >= 1
+        return lab.evidence(
+            "sgx", collateral=lab.members("sgx", **{name: crl.replace("020101", "020112", 1)})
+        )
+
+    return attack
+
+
+def issuer_version(lab):
+    """Give the TCB signer's certificate a version that X.509 does not have."""
+    found = json.loads(lab.collateral("sgx"))["tcb_info_issuer_chain"]
+    signer = x509.load_pem_x509_certificate(found.encode()).public_bytes(Encoding.DER)
+    broken = signer.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020112"), 1)
+    text = base64.b64encode(broken).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"
+    rest = found[found.index("-----BEGIN", 1) :]
+    return lab.evidence("sgx", collateral=lab.members("sgx", tcb_info_issuer_chain=pem + rest))
+
+
 def after_the_chain(text):
     """Return an attack by a genuine chain with something behind it."""
 
@@ -364,6 +391,9 @@ ATTACKS = {
     "empty root CRL": (members("sgx", root_ca_crl=""), "collateral"),
     "CRL that is no hex": (members("sgx", pck_crl="zz"), "collateral"),
     "chain that is no ASCII": (members("sgx", tcb_info_issuer_chain="\u00e9"), "collateral"),
+    "TCB info with half a character": (members("sgx", tcb_info="\udc95"), "collateral"),
+    "CRL of no version": (crl_version("root_ca_crl"), "collateral"),
+    "issuer of no version": (issuer_version, "issuer-chain"),
     "member missing": (members("sgx", qe_identity=None), "collateral"),
     "member unknown": (members("sgx", extra="x"), "collateral"),
     "member that is no string": (members("sgx", tcb_info={"version": 3}), "collateral"),

@@ -328,7 +328,9 @@ async def test_garbage_is_malformed(one, case):
     assert isinstance(e.value, TooLargeError) == (case == "too large")
 
 
-@pytest.mark.parametrize("body", [b"Invalid HTTP request", b"[1]", b"", b"[" * 5000])
+@pytest.mark.parametrize(
+    "body", [b"Invalid HTTP request", b"[1]", b"", b"[" * 5000, b'{"type":"\xff"}']
+)
 async def test_an_error_without_a_problem_document_is_malformed(one, body):
     """An error status alone says nothing that a program may act on."""
     one.link.tamper = lambda _path, _raw: body
@@ -414,7 +416,13 @@ async def test_evidence_that_is_stale_at_once_is_an_error(one):
 # --- connector ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("endpoint", ["nowhere", "h:", ":1", "h:99999", "h:0", "h:-1", "[::1]:0"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("nowhere", "h:", ":1", "h:99999", "h:0", "h:-1", "[::1]:0"),
+        *("a..b:1", "a" * 64 + ":1", "\0:1", "\ud800:1"),
+    ],
+)
 async def test_a_bad_endpoint_is_a_vault_that_cannot_be_reached(endpoint):
     """Endpoints are hints: a bad one is an outcome of that vault, and no crash."""
     clock = TestClock()

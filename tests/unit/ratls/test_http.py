@@ -148,6 +148,43 @@ async def test_a_head_beyond_the_limit_is_refused(ends, serving, raw):
         assert expect in received
 
 
+FRAMING = {
+    "trailers": (b"0\r\n", b"a: b\r\n"),
+    "one trailer": (b"0\r\na: ", b"a"),
+    "a chunk's extension": (b"1;", b"a"),
+}
+
+
+@pytest.mark.parametrize("case", FRAMING)
+async def test_what_follows_a_head_is_bounded_too(ends, serving, pool, case):
+    """Trailers and chunk framing without end are refused, and not kept (they were, 13-fold)."""
+    port, _, _ = await serving()
+    start, piece = FRAMING[case]
+    async with pool(port).acquire() as connection:
+        got = asyncio.get_running_loop().create_future()
+        connection.data_received = got.set_result
+        send = connection._transport.write
+        send(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + start)
+        send(piece * (2 * MAX_HEAD // len(piece)))
+        async with asyncio.timeout(5):
+            assert (await got).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_chunked_body_of_the_largest_size_is_read(ends, serving, pool):
+    """What counts is the framing, not the body in it."""
+    port, _, _ = await serving()
+    async with pool(port).acquire() as connection:
+        got = asyncio.get_running_loop().create_future()
+        connection.data_received = lambda data: got.done() or got.set_result(data)
+        send = connection._transport.write
+        send(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(MAX_BODY // 16384):
+            send(b"4000\r\n" + b"b" * 16384 + b"\r\n")
+        send(b"0\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await got).startswith(b"HTTP/1.1 200")
+
+
 async def test_a_body_that_nobody_reads_stays_in_the_kernel(ends, serving, raw):
     """The parser holds 64 KiB for an application that waits, and the peer is held back."""
     go, held = asyncio.Event(), []

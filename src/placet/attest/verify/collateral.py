@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 from dcap_qvl import QuoteCollateralV3  # type: ignore[import-untyped]
 
@@ -22,6 +22,15 @@ HEX = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_si
 ISSUERS = ("tcb_info_issuer_chain", "qe_identity_issuer_chain")
 MEMBERS = HEX | {*ISSUERS, "pck_crl_issuer_chain", "tcb_info", "qe_identity"}
 PCK_CHAIN = "pck_certificate_chain"
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+)
+"""What the x509 library raises for a certificate that is none, or another's."""
 SGX_EXTENSION = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
 """Only PCK certificates carry it."""
 
@@ -41,8 +50,8 @@ def read_members(raw: bytes) -> dict[str, str]:
         refuse("collateral", "collateral is no JSON object with every member once", e)
     if not isinstance(members, dict) or members.keys() - {PCK_CHAIN} != MEMBERS:
         refuse("collateral", "collateral does not have exactly the members of spec/02, section 3")
-    if not all(isinstance(value, str) for value in members.values()):
-        refuse("collateral", "a member of the collateral is no string")
+    if not all(isinstance(value, str) and value.isascii() for value in members.values()):
+        refuse("collateral", "a member of the collateral is no ASCII string")
     return members
 
 
@@ -73,7 +82,7 @@ def check_collateral(
     for name in ("root_ca_crl", "pck_crl"):
         try:
             begins = x509.load_der_x509_crl(_bytes(members, name)).last_update_utc
-        except ValueError as e:
+        except (ValueError, x509.InvalidVersion) as e:
             refuse("collateral", f"{name} is no revocation list", e)
         if begins.timestamp() > now:
             refuse("crl-not-yet-valid", f"{name} begins at {begins:%Y-%m-%dT%H:%M:%SZ}")
@@ -92,7 +101,7 @@ def _check_issuer(chain: Chain, anchor: TrustAnchor) -> None:
         signer.verify_directly_issued_by(root)
         names = [a.value for a in signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         is_pck = any(e.oid == SGX_EXTENSION for e in signer.extensions)
-    except (ValueError, TypeError, InvalidSignature, x509.DuplicateExtension) as e:
+    except UNREADABLE as e:
         refuse("issuer-chain", "TCB signer was not issued by the root", e)
     if names != [anchor.tcb_signer] or is_pck:
         refuse("issuer-chain", f"TCB info is signed by {names}, not by {anchor.tcb_signer!r}")
