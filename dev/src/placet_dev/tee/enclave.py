@@ -43,7 +43,7 @@ class Enclave:
     boot: str
     pid: int
     quoter: Quoter
-    sealing_secret: bytes
+    sealing_secret: bytes = field(repr=False)
     instance: str | None = field(default=None, init=False)
     """Pinned by the first quote."""
 

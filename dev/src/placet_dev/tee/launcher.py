@@ -113,6 +113,8 @@ class Daemon:
             return encode(await self._do(request.ask))
         except PlacetError as e:
             return encode(ControlAnswer(problem=e.problem()))
+        except ValueError as e:  # a path that no system call takes
+            return encode(ControlAnswer(problem=MalformedError(f"request: {e}").problem()))
         except OSError as e:
             failed = UnavailableError(f"the launcher could not: {e}", "Mend that, then try again.")
             return encode(ControlAnswer(problem=failed.problem()))
