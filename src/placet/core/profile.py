@@ -163,9 +163,11 @@ def check_profile(profile: Profile) -> None:
     """Refuse a profile that contradicts itself or that no evidence could match.
 
     Raises:
-        MalformedError: No accepted status, an empty list of machines, or a TDX profile
-            whose configuration register is not its config digest.
+        MalformedError: An unprintable app, no accepted status, an empty list of machines,
+            or a TDX profile whose configuration register is not its config digest.
     """
+    if not profile.app.isprintable():
+        raise MalformedError("profile's app is no printable text")
     if not profile.tcb.statuses:
         raise MalformedError("profile accepts no TCB status: nothing would ever match")
     if profile.tcb.hardware_ids == ():

@@ -9,7 +9,7 @@ before anything follows from it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from placet.core.dsse import Signed, open_signed
 from placet.core.messages import Taken
@@ -36,6 +36,9 @@ class TakenStatement:
     """A statement that `take` took. Its signatures held and it came in time."""
 
     sent: UntrustedStatement
+    """Without what strangers signed, and one signature of each signer."""
+    receipts: tuple[Signed, ...] = ()
+    """Of those that came with it, the ones that hold: one a vault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,7 @@ def take(
         vouchers.append(signed)
     if policy is None:
         raise ValueError("no statement was given")
-    return policy, tuple(TakenStatement(sent=c.sent) for c in new)
+    return policy, tuple(_proven(*step) for step in steps)
 
 
 def replay(sents: Sequence[UntrustedStatement]) -> KeyPolicy:
@@ -211,8 +214,7 @@ def _check_time(
     if sent.statement.issued_at - CLOCK_SKEW <= now < sent.statement.expires_at:
         return
     # (b) k vaults of the set in force before it took it, and say so.
-    vault_set = before.vault_set if before else birth_of(sent).body.vault_set
-    if _receipts(courier, vault_set) >= vault_set.k:
+    if len(_receipts(before, courier)) >= _vault_set(before, sent).k:
         return
     # (c) A later statement that counts was signed by people who could have signed this one.
     owner = _owner_before(before, sent)
@@ -229,10 +231,23 @@ def _check_time(
     )
 
 
-def _receipts(courier: Courier, vault_set: VaultSet) -> int:
-    vouching = set()
+def _proven(before: KeyPolicy | None, courier: Courier, signed: frozenset[str]) -> TakenStatement:
+    # 3.6 What a courier added and nobody verified is not kept: it could outgrow every limit.
+    by_signer = {s.signer: s for s in reversed(courier.sent.signatures) if s.signer in signed}
+    signatures = tuple(s for s in courier.sent.signatures if by_signer.get(s.signer) is s)
+    sent = replace(courier.sent, signatures=signatures)
+    return TakenStatement(sent=sent, receipts=tuple(_receipts(before, courier).values()))
+
+
+def _vault_set(before: KeyPolicy | None, sent: UntrustedStatement) -> VaultSet:
+    return before.vault_set if before else birth_of(sent).body.vault_set
+
+
+def _receipts(before: KeyPolicy | None, courier: Courier) -> dict[str, Signed]:
+    """Return the receipts that hold, by vault of the set in force before the statement."""
+    vouching: dict[str, Signed] = {}
     for receipt in courier.receipts:
-        for vault in vault_set.ids:
+        for vault in _vault_set(before, courier.sent).ids:
             try:
                 taken = open_signed(receipt, Taken, vault=vault)
             except (VerificationError, MalformedError):
@@ -242,5 +257,5 @@ def _receipts(courier: Courier, vault_set: VaultSet) -> int:
                 courier.sent.key,
                 courier.sent.digest,
             ):
-                vouching.add(vault)
-    return len(vouching)
+                vouching.setdefault(vault, receipt)
+    return vouching

@@ -166,7 +166,8 @@ def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
         others = ()
     elif body.retire_at is not None:
         others = tuple(
-            replace(a, until=min(a.until or body.retire_at, body.retire_at)) for a in others
+            replace(a, until=body.retire_at if a.until is None else min(a.until, body.retire_at))
+            for a in others
         )
     if len(others) >= MAX_PROFILES:
         raise PolicyDeniedError(f"{MAX_PROFILES} profiles are approved already: retire some")

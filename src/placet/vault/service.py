@@ -34,7 +34,7 @@ from placet.errors import (
     MalformedError,
     RateLimitedError,
 )
-from placet.policy.charter import Courier, take
+from placet.policy.charter import Courier, TakenStatement, take
 from placet.policy.key_policy import KeyPolicy
 from placet.storage.store import Put
 from placet.vault.keys import KeyState, record_name
@@ -77,9 +77,7 @@ class Vault(Shares, Staging):
         if not new and state is None:
             raise KeyNotBornError(f"this vault has no statement of key {key}")
         if new:
-            fresh = {t.sent.digest for t in new}
-            items = [c for c in couriers if c.sent.digest in fresh]
-            state = self._store_taken(state, policy, items)
+            state = self._store_taken(state, policy, new)
         return TakeAnswer(
             head=policy.head, version=policy.version, taken=self._receipts(state, couriers)
         )
@@ -105,7 +103,7 @@ class Vault(Shares, Staging):
         return LogAnswer(entries=entries, checkpoint=self._checkpoint())
 
     def _store_taken(
-        self, state: KeyState | None, policy: KeyPolicy, couriers: Sequence[Courier]
+        self, state: KeyState | None, policy: KeyPolicy, new: Sequence[TakenStatement]
     ) -> KeyState:
         now, at = self._clock.now(), self._log.head()[0]
         puts: list[Put] = []
@@ -114,29 +112,29 @@ class Vault(Shares, Staging):
             if self._born >= self._settings.max_keys:
                 raise RateLimitedError(f"this vault keeps {self._born} keys and takes no more")
             puts = self._stager_puts(policy)
-        first = policy.version - len(couriers)
+        first = policy.version - len(new)
         items, drafts = [], []
-        for i, courier in enumerate(couriers):
+        for i, fresh in enumerate(new):
             taken = Taken(
                 vault=self._identity.id,
                 key=policy.key,
-                statement=courier.sent.digest,
+                statement=fresh.sent.digest,
                 version=first + i + 1,
                 index=at + i,
                 time=now,
             )
             own = sign_record(taken, self._identity.key)
-            others = tuple(r for r in courier.receipts if r.vault_key != own.vault_key)
-            items.append(CourierItem(signed=courier.sent.signed(), receipts=(own, *others)))
-            drafts.append(Draft(kind="taken", key=policy.key, statement=courier.sent.digest))
+            others = tuple(r for r in fresh.receipts if r.vault_key != own.vault_key)
+            items.append(CourierItem(signed=fresh.sent.signed(), receipts=(own, *others)))
+            drafts.append(Draft(kind="taken", key=policy.key, statement=fresh.sent.digest))
         record = msgspec.structs.replace(old, charter=(*old.charter, *items))
         version = state.version if state else None
         puts.append(Put(record_name(policy.key), encode(record), version))
         self._log.commit(*drafts, now=now, changes=tuple(puts), at=at)
         self._born += state is None
-        new = KeyState((version or 0) + 1, record, policy)
-        self._keys.put(policy.key, new)
-        return new
+        stored = KeyState((version or 0) + 1, record, policy)
+        self._keys.put(policy.key, stored)
+        return stored
 
     def _receipts(self, state: KeyState | None, couriers: Sequence[Courier]) -> tuple[Signed, ...]:
         if state is None:

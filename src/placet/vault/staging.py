@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from placet.core.encoding import decode, encode
-from placet.core.limits import MAX_PENDING, MAX_RECORD
+from placet.core.limits import MAX_BODY, MAX_PENDING, MAX_RECORD
 from placet.core.logentry import Draft
 from placet.core.messages import (
     PendingAnswer,
@@ -27,6 +28,7 @@ from placet.errors import (
 )
 from placet.policy.key_policy import KeyPolicy
 from placet.policy.pending import check_revoke_pending, check_stage
+from placet.policy.principal import leaves
 from placet.storage.store import Put
 from placet.vault.records import (
     PendingItem,
@@ -62,7 +64,10 @@ class Staging(VaultCore):
             raise RateLimitedError(
                 f"this stager has {MAX_PENDING} stages pending here", "Revoke some: placet revoke."
             )
-        items.append(PendingItem(stage=sent.digest, staged_by=stager, signed=request.signed))
+        # What strangers signed is not kept: nobody verified it.
+        own = next(s for s in sent.signatures if s.signer == stager)
+        signed = replace(sent, signatures=(own,)).signed()
+        items.append(PendingItem(stage=sent.digest, staged_by=stager, signed=signed))
         self._store_pending(
             scope, version, items, Draft(kind="staged", key=sent.statement.key, subject=sent.digest)
         )
@@ -70,11 +75,15 @@ class Staging(VaultCore):
 
     def pending(self, scope: str) -> PendingAnswer:
         """Show what is staged for a key (and its apps), or for an app."""
-        scopes = [scope]
+        found = [i.signed for i in self._pending(scope)[1]]
         state = self._find(scope)
         if state is not None:
-            scopes += sorted({a.profile.app for a in state.policy.approvals})
-        return PendingAnswer(pending=tuple(i.signed for s in scopes for i in self._pending(s)[1]))
+            # For an app anybody may stage who has a key of it: only this key's own count here.
+            policy = state.policy
+            may = {signer_id(s) for s in policy.stagers + leaves(policy.owner)}
+            for app in sorted({a.profile.app for a in policy.approvals}):
+                found += [i.signed for i in self._pending(app)[1] if i.staged_by in may]
+        return PendingAnswer(pending=tuple(found))
 
     def _revoke_pending(self, sent: UntrustedStatement) -> StageAnswer:
         statement = sent.statement
@@ -117,6 +126,11 @@ class Staging(VaultCore):
         self, scope: str, version: int | None, items: Sequence[PendingItem], draft: Draft
     ) -> None:
         record = encode(PendingRecord(items=tuple(items)))
+        if draft.kind == "staged" and len(record) > MAX_BODY // 2:
+            raise RateLimitedError(
+                f"what is staged here for {scope} would not fit into one answer",
+                "Revoke some: placet revoke.",
+            )
         put = Put(f"pending/{scope}", record, version)
         self._log.commit(draft, now=self._clock.now(), changes=(put,))
 
