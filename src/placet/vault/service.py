@@ -26,9 +26,7 @@ from placet.core.messages import (
     Taken,
     TakeRequest,
 )
-from placet.core.statement import (
-    open_statement,
-)
+from placet.core.statement import open_statement
 from placet.errors import (
     KeyNotBornError,
     MalformedError,
@@ -38,9 +36,7 @@ from placet.policy.charter import Courier, TakenStatement, take
 from placet.policy.key_policy import KeyPolicy
 from placet.storage.store import Put
 from placet.vault.keys import KeyState, record_name
-from placet.vault.records import (
-    KeyRecord,
-)
+from placet.vault.records import KeyRecord
 from placet.vault.shares import Shares
 from placet.vault.staging import Staging
 
