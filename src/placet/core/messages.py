@@ -16,6 +16,8 @@ from placet.core.manifest import KeyManifest
 from placet.core.statement import SignedStatement
 
 Receipts = Annotated[tuple[Signed, ...], Meta(max_length=MAX_VAULTS)]
+Nonce = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{43}\Z")]
+"""Base64url of 32 bytes."""
 
 
 # --- what a vault's identity key signs (inside `Signed`) ---------------------------------
@@ -216,8 +218,8 @@ class CommitAnswer(Record):
 class ReleaseRequest(Record):
     """POST /v1/keys/{key}/release (role workload, purpose release)."""
 
-    nonce: Base64
-    """32 bytes, the same on every retry."""
+    nonce: Nonce
+    """The same on every retry."""
     head: Sha256 | None
     """The newest charter head that the caller knows of this key, if any."""
 
@@ -225,7 +227,7 @@ class ReleaseRequest(Record):
 class ReleaseAnswer(Record):
     """The share, its manifest and the receipt; ``charter`` heads show laggards."""
 
-    nonce: Base64
+    nonce: Nonce
     manifest: KeyManifest
     share: Base64
     head: Sha256

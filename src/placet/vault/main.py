@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     host, _, port = options.listen.rpartition(":")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) >= 2**16:
         parser.error(f"--listen is {options.listen!r}, not host:port")
     try:
         # No core dump may hold a share (I13).

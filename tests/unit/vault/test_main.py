@@ -136,6 +136,7 @@ def test_the_vaults_clock_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> No
     "case",
     [
         (["--data", "d", "--listen", "nowhere"], 2, "host:port"),
+        (["--data", "d", "--listen", "127.0.0.1:99999"], 2, "host:port"),
         (["--listen", "127.0.0.1:0"], 2, "--data"),
         (["--data", "d"], 4, "no TEE"),
     ],

@@ -16,7 +16,7 @@ from placet_testing.vaults import peer
 
 from placet.client.signing import promote_body
 from placet.core.dsse import open_signed
-from placet.core.encoding import b64, decode, unb64
+from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.logentry import LogEntry, entry_hash
 from placet.core.messages import (
     Released,
@@ -412,3 +412,10 @@ def test_statements_of_two_keys_do_not_travel_together(story: Story) -> None:
     other = signed(composer(seed="other").birth(story.statements[0].statement.body))
     with pytest.raises(PlacetError, match="one key"):
         story.benches[0].vault.take(run_of(story.statements[0], other))
+
+
+@pytest.mark.parametrize("nonce", ["", "A" * 42, "A" * 44, "A" * 900_000, "=" * 43])
+def test_a_release_nonce_is_32_bytes(nonce: str) -> None:
+    """Nothing longer is read, kept or echoed."""
+    with pytest.raises(PlacetError):
+        decode(encode(ReleaseRequest(nonce=nonce, head=None)), ReleaseRequest)
