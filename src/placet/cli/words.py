@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from placet.cli.arguments import span
 from placet.cli.output import Fact, short, when
 from placet.core.encoding import Record
-from placet.core.profile import Profile, SgxMeasurement, TcbRules, TdxMeasurement, code_id
+from placet.core.profile import (
+    Profile,
+    SgxMeasurement,
+    SnpMeasurement,
+    TcbRules,
+    TdxMeasurement,
+    code_id,
+)
 from placet.core.statement import Birth, Promote, Retire, Statement
 
 MEANING = {
@@ -25,6 +33,19 @@ MEANING = {
     "mr_config_id": "the config, as the hardware keeps it",
     "td_attributes": "what the hardware grants and forbids (debug is refused)",
     "xfam": "CPU features that may be used",
+    "measurement": "what the machine starts with",
+    "host_data": "its config and image, as the hardware keeps them",
+    "vmpl": "its privilege level; 0 is the highest",
+    "policy": "what the hardware grants and forbids (debug is refused)",
+    "id_key_digest": "who signed its identity (narrows only)",
+    "author_key_digest": "who vouches for that signer (narrows only)",
+    "guest_svn": "its lowest security version (narrows only)",
+    "pcr0": "the enclave's image",
+    "pcr1": "its kernel and first files",
+    "pcr2": "its app",
+    "pcr3": "the role of the machine around it (narrows only)",
+    "pcr4": "the machine around it (narrows only)",
+    "pcr8": "who signed its image (narrows only)",
     "mrenclave": "all code and data that the enclave starts with",
     "mrsigner": "who signed the enclave (narrows only)",
     "isv_prod_id": "the signer's product (narrows only)",
@@ -35,6 +56,10 @@ MEANING = {
     "tcb denied families": "kinds of CPU that are not accepted",
     "tcb hardware ids": "machines that it may run on",
     "tcb lowest evaluation": "how recent the vendor's judgement must be",
+    "tcb lowest version": "the lowest accepted firmware (AMD, byte by byte)",
+    "tcb highest vmpl": "the least privileged level that is accepted (AMD)",
+    "tcb features": "what the platform must have switched on",
+    "tcb grace": "for how long the vendor's judgement counts after its end",
 }
 """What a field of a profile means."""
 
@@ -62,7 +87,7 @@ def fields(profile: Profile) -> dict[str, str]:
         "config": profile.config,
         "security version": str(profile.security_version),
         "anchor": profile.anchor,
-        "tee": "sgx" if isinstance(m, SgxMeasurement) else "tdx",
+        "tee": str(m.__struct_config__.tag),
     }
     for name in m.__struct_fields__:
         value = getattr(m, name)
@@ -81,6 +106,10 @@ def _rules(rules: TcbRules) -> dict[str, str]:
         "tcb denied families": listed(rules.denied_families, "none"),
         "tcb hardware ids": listed(rules.hardware_ids, "any machine"),
         "tcb lowest evaluation": str(rules.min_evaluation),
+        "tcb lowest version": rules.min_tcb or "any",
+        "tcb highest vmpl": str(rules.max_vmpl),
+        "tcb features": listed(rules.features, "none"),
+        "tcb grace": span(rules.grace),
     }
 
 
@@ -110,7 +139,21 @@ def looser(before: TcbRules, after: TcbRules) -> list[str]:
         found.append("it may run on more machines")
     if after.min_evaluation < before.min_evaluation:
         found.append("it accepts an older judgement of the vendor")
+    if _lower(after.min_tcb, before.min_tcb):
+        found.append("it accepts older firmware")
+    if after.max_vmpl > before.max_vmpl:
+        found.append(f"it accepts privilege levels down to {after.max_vmpl}")
+    if gone := set(before.features) - set(after.features):
+        found.append(f"it no longer asks for {', '.join(sorted(gone))}")
+    if after.grace > before.grace:
+        found.append(f"it accepts a judgement that ended up to {span(after.grace)} ago")
     return found
+
+
+def _lower(after: str | None, before: str | None) -> bool:
+    """Say whether a byte of a TCB floor fell, or all of it is gone."""
+    pairs = zip(bytes.fromhex(after or "00" * 8), bytes.fromhex(before or ""), strict=False)
+    return any(new < old for new, old in pairs)
 
 
 def named(profile: Profile) -> str:
@@ -156,8 +199,12 @@ def tee_facts(profile: Profile) -> list[Fact]:
     ]
     if isinstance(m, TdxMeasurement):
         facts.append(("measurement", f"TDX: MRTD {short(m.mrtd)}, RTMR3 {short(m.rtmr3)}"))
-    else:
+    elif isinstance(m, SgxMeasurement):
         facts.append(("measurement", f"SGX: MRENCLAVE {short(m.mrenclave)}"))
+    elif isinstance(m, SnpMeasurement):
+        facts.append(("measurement", f"SEV-SNP: {short(m.measurement)}, VMPL {m.vmpl}"))
+    else:
+        facts.append(("measurement", f"Nitro: PCR0 {short(m.pcr0)}, PCR2 {short(m.pcr2)}"))
     return [*facts, ("vouched for by", anchor(profile.anchor))]
 
 

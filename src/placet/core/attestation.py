@@ -19,6 +19,8 @@ EXPORTER_LABEL = b"EXPORTER-placet-attest"
 APP_REPORT = b"app-report/1\0"
 """What applications of the same TEE get their own report data under (R1.6)."""
 
+Family = Literal["sgx", "tdx", "snp", "nitro"]
+"""Formats of evidence; software evidence is one of the first two, under another anchor."""
 Role = Literal["workload", "vault", "resharer"]
 Direction = Literal["client", "server"]
 Purpose = Literal["release", "create", "reshare"]
@@ -63,8 +65,9 @@ class Context(Record, kw_only=True):
 class Evidence(Record):
     """A quote on its way, with the vendor-signed collateral that the prover stapled."""
 
-    family: Literal["sgx", "tdx"]
+    family: Family
     quote: Base64
+    """A quote, a report with its certificate table behind it, or a document."""
     collateral: Base64 | None
     """The collateral's JSON bytes as received (spec/02, section 3)."""
 
@@ -90,11 +93,17 @@ class VerifiedEvidence:
     report_data: bytes
     anchor: str
     tcb: TcbState
-    family: str
-    """FMSPC or CPU family, lower-case hex."""
+    families: tuple[str, ...]
+    """Names by which a rule may deny the CPU: FMSPC, or product and CPU family; lower case."""
     hardware_id: str | None
     expires: int
-    """Unix seconds at which the collateral ends."""
+    """Unix seconds at which the first part of the collateral ends, or ended."""
+    overdue: int = 0
+    """Seconds since then, if the caller allowed for a grace; a profile has to allow it too."""
+    features: frozenset[str] = frozenset()
+    """What the platform has switched on (`placet.core.profile.Feature`)."""
+    reported_tcb: str | None = None
+    """AMD: REPORTED_TCB, 8 bytes in the report's order, as hex."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

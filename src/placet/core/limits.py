@@ -22,6 +22,9 @@ MAX_EVIDENCE = 64 * KIB
 MAX_COLLATERAL = 128 * KIB
 """Bytes of the collateral stapled to it, as JSON."""
 
+MAX_GRACE = 30 * 24 * 3600
+"""Seconds for which an owner may accept collateral after its end (R8.5)."""
+
 MAX_FRAME = 256 * KIB
 """Bytes of one message of the attestation exchange."""
 

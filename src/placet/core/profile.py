@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from placet.core.encoding import (
@@ -19,7 +20,7 @@ from placet.core.encoding import (
     digest,
     encode,
 )
-from placet.core.limits import MAX_PROFILES, MAX_VAULTS
+from placet.core.limits import MAX_GRACE, MAX_PROFILES, MAX_VAULTS
 from placet.errors import MalformedError
 
 Anchor = Annotated[str, Meta(pattern=r"\A(intel|amd|aws|software:[0-9a-f]{64})\Z")]
@@ -34,8 +35,18 @@ TcbStatus = Literal[
     "OutOfDateConfigurationNeeded",
     "TDRelaunchAdvised",
     "TDRelaunchAdvisedConfigurationNeeded",
+    "Unrated",
 ]
-"""Statuses that a profile may accept. ``Revoked`` is none of them, nor is silence."""
+"""Statuses that a profile may accept. ``Revoked`` is none of them, nor is silence.
+
+``Unrated`` is what AMD and AWS evidence has: its vendor signs no verdict on a platform.
+A profile has to name it, and says with ``min_tcb`` what is good enough.
+"""
+
+Feature = Literal[
+    "aliases-checked", "ciphertext-hidden", "ecc", "rapl-disabled", "smt-disabled", "tsme"
+]
+"""What a platform may have switched on against attacks on its memory (spec/02, section 5)."""
 
 
 class SgxMeasurement(Record, tag_field="tee", tag="sgx"):
@@ -61,22 +72,63 @@ class TdxMeasurement(Record, tag_field="tee", tag="tdx"):
     xfam: Hex8
 
 
-Measurement = SgxMeasurement | TdxMeasurement
+class SnpMeasurement(Record, tag_field="tee", tag="snp"):
+    """One SEV-SNP guest. ``None`` in a profile means: not narrowed further."""
+
+    measurement: Hex48
+    host_data: Hex32
+    """`host_data_of` the config and the image, where the guest is one of ours."""
+    vmpl: Annotated[int, Meta(ge=0, le=3)]
+    policy: Hex8
+    """Guest policy, as the number that it is (AMD 56860, table 10)."""
+    id_key_digest: Hex48 | None
+    author_key_digest: Hex48 | None
+    guest_svn: Int | None
+    """In a profile the lowest accepted, in evidence the actual one."""
 
 
-class TcbRules(Record):
-    """Which platforms are good enough. Empty statuses mean none is."""
+class NitroMeasurement(Record, tag_field="tee", tag="nitro"):
+    """One AWS Nitro enclave: its image, kernel and app, and what may narrow it further."""
+
+    pcr0: Hex48
+    pcr1: Hex48
+    pcr2: Hex48
+    pcr3: Hex48 | None
+    """Digest of the role that its parent has."""
+    pcr4: Hex48 | None
+    """Digest of its parent's instance id."""
+    pcr8: Hex48 | None
+    """Digest of the certificate that signed its image."""
+
+
+Measurement = SgxMeasurement | TdxMeasurement | SnpMeasurement | NitroMeasurement
+
+
+class TcbRules(Record, omit_defaults=True):
+    """Which platforms are good enough. Empty statuses mean none is.
+
+    The fields with a default came later and are not written where they have it, so what
+    was signed before them keeps its bytes.
+    """
 
     statuses: tuple[TcbStatus, ...]
     allowed_advisories: tuple[Text, ...] | None
     """``None``: an accepted status may come with any advisory that is not denied."""
     denied_advisories: tuple[Text, ...]
     denied_families: tuple[Text, ...]
-    """FMSPCs (Intel) or CPU families (AMD), lower-case hex."""
+    """FMSPCs (Intel, hex), products or CPU families (AMD: ``milan``, ``19``, ``1901``)."""
     hardware_ids: tuple[Text, ...] | None
     """``None``: any machine."""
     min_evaluation: Int
-    """Lowest TCB evaluation data number of the collateral."""
+    """Lowest TCB evaluation data number of the collateral; of a key's profiles it only rises."""
+    min_tcb: Hex8 | None = None
+    """AMD: every byte of REPORTED_TCB, in the report's order, is at least this one's."""
+    max_vmpl: Annotated[int, Meta(ge=0, le=3)] = 0
+    """AMD: the least privileged level that is accepted; 0 is the most privileged one."""
+    features: tuple[Feature, ...] = ()
+    """What the platform must have switched on."""
+    grace: Annotated[int, Meta(ge=0, le=MAX_GRACE)] = 0
+    """Seconds for which collateral counts after its end, should its vendor be out of reach."""
 
 
 class Profile(Record):
@@ -89,6 +141,14 @@ class Profile(Record):
     anchor: Anchor
     measurement: Measurement
     tcb: TcbRules
+
+
+NARROWING = (
+    *("mrsigner", "isv_prod_id", "isv_svn"),
+    *("id_key_digest", "author_key_digest", "guest_svn"),
+    *("pcr3", "pcr4", "pcr8"),
+)
+"""Fields of measurements that only narrow: code is the same with and without them."""
 
 
 class FailureDomain(Record):
@@ -133,9 +193,9 @@ def code_digest(app: str, image: str, config: str, measurement: Measurement) -> 
     anchor, the security version and the narrowing SGX fields are left out, so that none
     of them can bring retired code back under another name.
     """
-    code: object = measurement
-    if isinstance(measurement, SgxMeasurement):
-        code = {"tee": "sgx", "mrenclave": measurement.mrenclave}
+    code = msgspec.to_builtins(measurement)
+    for name in NARROWING:
+        code.pop(name, None)
     fields = {"app": app, "image": image, "config": config, "measurement": code}
     return digest("placet-code/1", encode(fields))
 
@@ -154,6 +214,14 @@ def rtmr3_of_image(image: str) -> str:
     return hashlib.sha384(bytes(48) + hashlib.sha384(image.encode()).digest()).hexdigest()
 
 
+def host_data_of(config: str, image: str) -> str:
+    """Return HOST_DATA (hex) of an SEV-SNP guest that was launched for a config and an image.
+
+    No register of such a guest is extended at run time, so one launch field names both.
+    """
+    return digest("placet-host-data/1", encode({"config": config, "image": image}))[7:]
+
+
 def profile_id(profile: Profile) -> str:
     """Return the digest of a whole profile, rules on platforms included."""
     return digest("placet-profile/1", encode(profile))
@@ -164,7 +232,8 @@ def check_profile(profile: Profile) -> None:
 
     Raises:
         MalformedError: An unprintable app, no accepted status, an empty list of machines,
-            or a TDX profile whose configuration register is not its config digest.
+            a TDX profile whose configuration register is not its config digest, or an
+            SEV-SNP profile whose HOST_DATA names another config or image.
     """
     if not profile.app.isprintable():
         raise MalformedError("profile's app is no printable text")
@@ -175,6 +244,8 @@ def check_profile(profile: Profile) -> None:
     m = profile.measurement
     if isinstance(m, TdxMeasurement) and profile.config != "sha384:" + m.mr_config_id:
         raise MalformedError("profile's config digest is not its MRCONFIGID")
+    if isinstance(m, SnpMeasurement) and m.host_data != host_data_of(profile.config, profile.image):
+        raise MalformedError("profile's HOST_DATA is not that of its config and image")
 
 
 def check_vault_set(vault_set: VaultSet) -> None:

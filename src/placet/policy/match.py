@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from placet.core.attestation import AttestedIdentity, VerifiedEvidence
-from placet.core.profile import Profile, SgxMeasurement, TcbRules, code_digest, code_id
+from placet.core.profile import NARROWING, Profile, TcbRules, code_digest, code_id
 from placet.errors import NotApprovedError, TcbError
+
+LOWEST = ("isv_svn", "guest_svn")
+"""Narrowing fields that name the lowest accepted; the others are exact."""
 
 
 def code_of(identity: AttestedIdentity) -> str:
@@ -32,30 +35,37 @@ def match_platform(profile: Profile, evidence: VerifiedEvidence) -> None:
             check="anchor",
         )
     _match_narrowing(profile, evidence)
-    _match_tcb(profile.tcb, evidence)
+    match_rules(profile.tcb, evidence)
 
 
 def _match_narrowing(profile: Profile, evidence: VerifiedEvidence) -> None:
     # 5.5 Narrowing fields only ever narrow.
     want, got = profile.measurement, evidence.measurement
-    if not isinstance(want, SgxMeasurement) or not isinstance(got, SgxMeasurement):
-        return
-    if want.mrsigner not in (None, got.mrsigner):
-        raise TcbError("enclave's signer is not the one the profile names", check="mrsigner")
-    if want.isv_prod_id not in (None, got.isv_prod_id):
-        raise TcbError("enclave's product id is another one", check="isv-prod-id")
-    if want.isv_svn is not None and (got.isv_svn is None or got.isv_svn < want.isv_svn):
+    for name in NARROWING:
+        asked, found = getattr(want, name, None), getattr(got, name, None)
+        if asked is None or asked == found:
+            continue
+        # Of security versions a higher one is as good.
+        if name in LOWEST and found is not None and found > asked:
+            continue
         raise TcbError(
-            f"enclave's SVN is {got.isv_svn}, at least {want.isv_svn} is asked", check="isv-svn"
+            f"{name} is {found}, the profile asks for {asked}", check=name.replace("_", "-")
         )
 
 
-def _match_tcb(rules: TcbRules, evidence: VerifiedEvidence) -> None:
+def match_rules(rules: TcbRules, evidence: VerifiedEvidence) -> None:
+    """Check the platform behind verified evidence against rules; each unmet one is a refusal.
+
+    Raises:
+        TcbError: The platform is not one that the rules accept; ``check`` names which one.
+    """
     # 5.6 The platform's TCB: an absent or unlisted status is a no.
     tcb, found = evidence.tcb, set(evidence.tcb.advisories)
     denied = found & set(rules.denied_advisories)
     allowed = found if rules.allowed_advisories is None else set(rules.allowed_advisories)
-    machine = evidence.hardware_id
+    families = set(evidence.families) & {f.casefold() for f in rules.denied_families}
+    missing = set(rules.features) - evidence.features
+    machine, vmpl = evidence.hardware_id, getattr(evidence.measurement, "vmpl", 0)
     accepted = ", ".join(rules.statuses)
     table = {
         "tcb-status": (
@@ -66,18 +76,25 @@ def _match_tcb(rules: TcbRules, evidence: VerifiedEvidence) -> None:
             tcb.evaluation >= rules.min_evaluation,
             f"TCB evaluation is {tcb.evaluation}, at least {rules.min_evaluation} is asked",
         ),
+        "tcb-floor": (
+            _reaches(evidence.reported_tcb, rules.min_tcb),
+            f"REPORTED_TCB is {evidence.reported_tcb}, each byte of {rules.min_tcb} is asked",
+        ),
         "advisory-denied": (not denied, f"denied advisories apply: {sorted(denied)}"),
         "advisory-not-allowed": (
             found <= allowed,
             f"advisories apply that are not allowed: {sorted(found - allowed)}",
         ),
-        "family": (
-            evidence.family not in rules.denied_families,
-            f"CPU family {evidence.family} is denied",
-        ),
+        "family": (not families, f"CPU family {', '.join(sorted(families))} is denied"),
         "hardware-id": (
             rules.hardware_ids is None or machine in rules.hardware_ids,
             "this machine is not one that the profile lists",
+        ),
+        "vmpl": (vmpl <= rules.max_vmpl, f"VMPL is {vmpl}, at most {rules.max_vmpl} is accepted"),
+        "features": (not missing, f"platform lacks {', '.join(sorted(missing))}"),
+        "collateral-ended": (
+            evidence.overdue <= rules.grace,
+            f"collateral ended {evidence.overdue} s ago, {rules.grace} s of grace are given",
         ),
     }
     for check, (holds, otherwise) in table.items():
@@ -88,6 +105,14 @@ def _match_tcb(rules: TcbRules, evidence: VerifiedEvidence) -> None:
                 "that accepts it.",
                 check=check,
             )
+
+
+def _reaches(reported: str | None, floor: str | None) -> bool:
+    """Say whether each byte of a TCB version is at least the floor's."""
+    if floor is None:
+        return True
+    pairs = zip(bytes.fromhex(reported or ""), bytes.fromhex(floor), strict=False)
+    return reported is not None and all(got >= want for got, want in pairs)
 
 
 def match_any(profiles: Iterable[Profile], identity: AttestedIdentity) -> Profile:

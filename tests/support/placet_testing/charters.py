@@ -158,7 +158,7 @@ def identity(
             report_data=bytes(64),
             anchor=anchor,
             tcb=tcb or TcbState(status="UpToDate", advisories=(), evaluation=20, date=NOW),
-            family=FAMILY,
+            families=(FAMILY,),
             hardware_id=hardware_id,
             expires=NOW + 3600,
         ),

@@ -78,7 +78,7 @@ def test_real_evidence_gives_the_manifests_verdict(entry, found):
     assert shown.tcb.status == found["result"]
     assert list(shown.tcb.advisories) == found["advisories"]
     assert shown.report_data.hex() == identity["report_data"]
-    assert shown.family == entry["fmspc"].lower()
+    assert shown.families == (entry["fmspc"].lower(),)
     assert (shown.anchor, len(shown.hardware_id)) == ("intel", 32)
     if isinstance(m, SgxMeasurement):
         names = ("mrenclave", "mrsigner", "isvprodid", "isvsvn")

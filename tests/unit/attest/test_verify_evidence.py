@@ -43,7 +43,7 @@ def test_sgx_evidence_shows_the_enclave(lab):
     assert shown.anchor == lab.pki.anchor().name
     assert (shown.tcb.status, shown.tcb.advisories, shown.tcb.evaluation) == ("UpToDate", (), 20)
     assert shown.tcb.date == 1767225600
-    assert (shown.family, shown.hardware_id) == ("de7e57de7e57", None)
+    assert (shown.families, shown.hardware_id) == (("de7e57de7e57",), None)
     assert shown.expires == NOW - NOW % DAY + 30 * DAY
 
 

@@ -112,7 +112,7 @@ def _judge(
             evaluation=min(tcb["eval_data_number"], qe),
             date=claims["platform"]["tcb_date_tag"],
         ),
-        family=bytes(pck["fmspc"]).hex(),
+        families=(bytes(pck["fmspc"]).hex(),),
         hardware_id=ppid.hex() if any(ppid) else None,
         expires=min(claims[name] for name in ends),
     )
