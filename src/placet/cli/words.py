@@ -124,30 +124,31 @@ def compare(before: Profile | None, after: Profile) -> tuple[Difference, ...]:
 
 def looser(before: TcbRules, after: TcbRules) -> list[str]:
     """Return in which ways rules on platforms accept more than others did."""
-    found = []
-    if more := set(after.statuses) - set(before.statuses):
-        found.append(f"it accepts platforms with TCB status {', '.join(sorted(more))}")
-    old, new = before.allowed_advisories, after.allowed_advisories
-    if old is not None and (new is None or set(new) - set(old)):
-        found.append("it accepts advisories that were not accepted")
-    if gone := set(before.denied_advisories) - set(after.denied_advisories):
-        found.append(f"it no longer denies {', '.join(sorted(gone))}")
-    if gone := set(before.denied_families) - set(after.denied_families):
-        found.append(f"it no longer denies CPU families {', '.join(sorted(gone))}")
-    ids, now = before.hardware_ids, after.hardware_ids
-    if ids is not None and (now is None or set(now) - set(ids)):
-        found.append("it may run on more machines")
-    if after.min_evaluation < before.min_evaluation:
-        found.append("it accepts an older judgement of the vendor")
-    if _lower(after.min_tcb, before.min_tcb):
-        found.append("it accepts older firmware")
-    if after.max_vmpl > before.max_vmpl:
-        found.append(f"it accepts privilege levels down to {after.max_vmpl}")
-    if gone := set(before.features) - set(after.features):
-        found.append(f"it no longer asks for {', '.join(sorted(gone))}")
-    if after.grace > before.grace:
-        found.append(f"it accepts a judgement that ended up to {span(after.grace)} ago")
-    return found
+    statuses = sorted(set(after.statuses) - set(before.statuses))
+    advisories = sorted(set(before.denied_advisories) - set(after.denied_advisories))
+    families = sorted(set(before.denied_families) - set(after.denied_families))
+    features = sorted(set(before.features) - set(after.features))
+    table = {
+        f"it accepts platforms with TCB status {', '.join(statuses)}": bool(statuses),
+        "it accepts advisories that were not accepted": _wider(
+            before.allowed_advisories, after.allowed_advisories
+        ),
+        f"it no longer denies {', '.join(advisories)}": bool(advisories),
+        f"it no longer denies CPU families {', '.join(families)}": bool(families),
+        "it may run on more machines": _wider(before.hardware_ids, after.hardware_ids),
+        "it accepts an older judgement of the vendor": after.min_evaluation < before.min_evaluation,
+        "it accepts older firmware": _lower(after.min_tcb, before.min_tcb),
+        f"it accepts privilege levels down to {after.max_vmpl}": after.max_vmpl > before.max_vmpl,
+        f"it no longer asks for {', '.join(features)}": bool(features),
+        f"it accepts a judgement that ended up to {span(after.grace)} ago": after.grace
+        > before.grace,
+    }
+    return [text for text, holds in table.items() if holds]
+
+
+def _wider(before: Iterable[str] | None, after: Iterable[str] | None) -> bool:
+    """Say whether a list of what is accepted grew; ``None`` accepts all."""
+    return before is not None and (after is None or not set(after) <= set(before))
 
 
 def _lower(after: str | None, before: str | None) -> bool:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from placet.core.encoding import Base64, Int, Record, Sha256, Sha384, Text, digest, encode
+from placet.core.limits import MAX_EVENTS
 from placet.core.profile import Measurement
 
 PROTOCOL: Literal["placet-attest/1"] = "placet-attest/1"
@@ -62,7 +65,7 @@ class Context(Record, kw_only=True):
     boot: Text
 
 
-class Evidence(Record):
+class Evidence(Record, omit_defaults=True):
     """A quote on its way, with the vendor-signed collateral that the prover stapled."""
 
     family: Family
@@ -70,6 +73,8 @@ class Evidence(Record):
     """A quote, a report with its certificate table behind it, or a document."""
     collateral: Base64 | None
     """The collateral's JSON bytes as received (spec/02, section 3)."""
+    events: Annotated[tuple[Text, ...], Meta(max_length=MAX_EVENTS)] = ()
+    """TDX: what RTMR3 was extended by, in order; empty stands for the image alone."""
 
 
 class TcbState(Record):
@@ -102,6 +107,8 @@ class VerifiedEvidence:
     """Seconds since then, if the caller allowed for a grace; a profile has to allow it too."""
     features: frozenset[str] = frozenset()
     """What the platform has switched on (`placet.core.profile.Feature`)."""
+    events: tuple[str, ...] = ()
+    """The event log that came along; `bind` replays it."""
     reported_tcb: str | None = None
     """AMD: REPORTED_TCB, 8 bytes in the report's order, as hex."""
 

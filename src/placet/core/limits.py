@@ -25,6 +25,9 @@ MAX_COLLATERAL = 128 * KIB
 MAX_GRACE = 30 * 24 * 3600
 """Seconds for which an owner may accept collateral after its end (R8.5)."""
 
+MAX_EVENTS = 64
+"""Events of one RTMR's log."""
+
 MAX_FRAME = 256 * KIB
 """Bytes of one message of the attestation exchange."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -205,13 +206,25 @@ def code_id(profile: Profile) -> str:
     return code_digest(profile.app, profile.image, profile.config, profile.measurement)
 
 
+def rtmr3_of(events: Iterable[str]) -> str:
+    """Return RTMR3 (hex) of a trust domain that extended it from zero by these events.
+
+    Args:
+        events: Texts; the SHA-384 of each is what the register was extended by.
+    """
+    register = bytes(48)
+    for event in events:
+        register = hashlib.sha384(register + hashlib.sha384(event.encode()).digest()).digest()
+    return register.hex()
+
+
 def rtmr3_of_image(image: str) -> str:
     """Return RTMR3 (hex) of a trust domain that extended it by its image, once, from zero.
 
     Args:
-        image: Container image digest, ``sha256:<hex>``; its SHA-384 is the event.
+        image: Container image digest, ``sha256:<hex>``.
     """
-    return hashlib.sha384(bytes(48) + hashlib.sha384(image.encode()).digest()).hexdigest()
+    return rtmr3_of((image,))
 
 
 def host_data_of(config: str, image: str) -> str:

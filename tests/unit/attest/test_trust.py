@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from importlib import resources
 
 import pytest
+from cryptography import x509
 
-from placet.attest import trust
+from placet.attest import roots, trust
+from placet.attest.roots import amd_signer, pinned
 from placet.attest.trust import TrustAnchor, trust_from_config
 from placet.core.config import TrustRoot
 from placet.core.encoding import b64
@@ -26,7 +29,9 @@ NAME = "software:" + hashlib.sha256(ROOT).hexdigest()
         pytest.param(NAME, ROOT, trust.INTEL_TCB_SIGNER, id="Intel's signer"),
         pytest.param(NAME, ROOT, "", id="no signer"),
         pytest.param(NAME.upper(), ROOT, "DEV", id="name in another case"),
-        pytest.param("amd", ROOT, "DEV", id="a vendor without a pinned root"),
+        pytest.param("amd", ROOT, "DEV", id="AMD's name"),
+        pytest.param("amd", ROOT, "", id="AMD's name without a signer"),
+        pytest.param("aws", ROOT, "", id="AWS's name"),
         pytest.param("", ROOT, "DEV", id="no name"),
     ],
 )
@@ -40,8 +45,8 @@ def test_an_anchor_that_claims_to_be_another_is_refused(name, root, signer):
 def test_intels_root_has_intels_name_and_signer_only(monkeypatch):
     """The pinned root is not accepted as software, nor under another signer."""
     fingerprint = hashlib.sha256(ROOT).hexdigest()
-    monkeypatch.setattr(trust, "INTEL_ROOT", fingerprint)
     signer = trust.INTEL_TCB_SIGNER
+    monkeypatch.setitem(trust.VENDORS, fingerprint, ("intel", signer))
     assert TrustAnchor(name="intel", root_der=ROOT, tcb_signer=signer).name == "intel"
     for name, other in (("intel", "DEV"), (NAME, "DEV"), (NAME, signer)):
         with pytest.raises(EvidenceError):
@@ -73,3 +78,26 @@ def test_the_development_pki_cannot_pose_as_intel(lab):
     """A PKI whose signer bears Intel's name has no anchor at all."""
     with pytest.raises(EvidenceError):
         DevPki.create(lab.now, name=trust.INTEL_TCB_SIGNER).anchor()
+
+
+def test_shipped_roots_are_the_pinned_ones():
+    """Five roots ship, each with the hash that is pinned, and the page says where from."""
+    anchors = pinned()
+    assert {a.fingerprint for a in anchors} == trust.VENDORS.keys()
+    assert [a.name for a in anchors] == ["intel", "amd", "amd", "amd", "aws"]
+    page = resources.files(roots).joinpath("README.md").read_text()
+    files = [f for f in resources.files(roots).iterdir() if f.name.endswith(".der")]
+    assert len(files) == 11
+    for file in files:
+        assert f"| `{file.name}` |" in page
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in page
+
+
+@pytest.mark.parametrize("fingerprint", trust.AMD_ROOTS)
+@pytest.mark.parametrize("key", ["vcek", "vlek"])
+def test_shipped_intermediates_are_signed_by_their_root(fingerprint, key):
+    """AMD's intermediates are what their root signed; another root has none."""
+    (root,) = [a.root_der for a in pinned() if a.fingerprint == fingerprint]
+    signer = x509.load_der_x509_certificate(amd_signer(fingerprint, key))
+    signer.verify_directly_issued_by(x509.load_der_x509_certificate(root))
+    assert amd_signer("0" * 64, key) is None

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify import collateral as collateral_module
-from placet.attest.verify import evidence as evidence_module
+from placet.attest.verify import intel as intel_module
+from placet.attest.verify import verify_evidence
 from placet.core.attestation import Evidence
 from placet.core.encoding import b64
 from placet.core.limits import MAX_COLLATERAL, MAX_EVIDENCE
@@ -375,9 +376,9 @@ ATTACKS = {
     "platform below every level": (flaws("sgx", cpu_svn=bytes([2] * 16)), "quote"),
     "platform revoked": (flaws("sgx", status="Revoked"), "quote"),
     "status that nobody knows": (flaws("tdx", status="NotARealStatus"), "quote"),
-    "TCB info expired": (flaws("sgx", ends=NOW - 1), "quote"),
+    "TCB info expired": (flaws("sgx", ends=NOW - 1), "collateral-ended"),
     "TCB info from the future": (flaws("sgx", issued=NOW + 60), "quote"),
-    "CRLs expired": (flaws("tdx", crl_ends=NOW - 1), "quote"),
+    "CRLs expired": (flaws("tdx", crl_ends=NOW - 1), "collateral-ended"),
     "root CRL from the future": (one_crl_from_the_future("root_ca_crl"), "crl-not-yet-valid"),
     "PCK CRL from the future": (one_crl_from_the_future("pck_crl"), "crl-not-yet-valid"),
     "collateral of SGX for TDX": (
@@ -454,7 +455,7 @@ def test_family_is_what_the_header_says(lab):
 def test_without_roots_nothing_verifies(lab):
     """An empty list of anchors refuses everything."""
     with pytest.raises(EvidenceError):
-        evidence_module.verify_evidence(lab.evidence("sgx"), trust=(), now=NOW)
+        verify_evidence(lab.evidence("sgx"), trust=(), now=NOW)
 
 
 def test_missing_collateral_has_its_own_reason(lab):
@@ -491,7 +492,7 @@ class Lying:
 
     def __call__(self, root):
         """Stand for the verifier's constructor."""
-        self.real = evidence_module_verifier(root)
+        self.real = intel_module_verifier(root)
         return self
 
     def verify_with_policy(self, *args):
@@ -505,7 +506,7 @@ class Lying:
         return json.dumps(self.claims)
 
 
-evidence_module_verifier = evidence_module.QuoteVerifier
+intel_module_verifier = intel_module.QuoteVerifier
 
 
 @pytest.mark.parametrize(
@@ -515,7 +516,7 @@ evidence_module_verifier = evidence_module.QuoteVerifier
 def test_status_is_a_closed_list(lab, monkeypatch, status, check):
     """Should the library ever let a revoked, unknown or absent status pass, it ends here."""
     lie = Lying(lambda claims: claims["tcb"].update(status=status))
-    monkeypatch.setattr(evidence_module, "QuoteVerifier", lie)
+    monkeypatch.setattr(intel_module, "QuoteVerifier", lie)
     with pytest.raises(TcbError) as refusal:
         lab.verify(lab.evidence("sgx"))
     assert refusal.value.members["check"] == check
@@ -529,7 +530,7 @@ def test_the_lower_evaluation_and_the_first_end_count(lab, monkeypatch):
         claims["qe_iden_earliest_expiration_date"] = NOW + 7
         claims["platform"]["pck"]["ppid"] = [1] * 16
 
-    monkeypatch.setattr(evidence_module, "QuoteVerifier", Lying(change))
+    monkeypatch.setattr(intel_module, "QuoteVerifier", Lying(change))
     shown = lab.verify(lab.evidence("sgx"))
     assert (shown.tcb.evaluation, shown.expires, shown.hardware_id) == (5, NOW + 7, "01" * 16)
 
@@ -571,7 +572,7 @@ def test_hostile_size_and_shape_is_refused_in_5_ms_and_without_cryptography(lab,
     def never(*_):
         pytest.fail("cryptography was done on evidence that length or shape refuse")
 
-    monkeypatch.setattr(evidence_module, "QuoteVerifier", never)
+    monkeypatch.setattr(intel_module, "QuoteVerifier", never)
     monkeypatch.setattr(collateral_module.x509, "load_der_x509_certificate", never)
     monkeypatch.setattr(collateral_module.x509, "load_der_x509_crl", never)
     took = []

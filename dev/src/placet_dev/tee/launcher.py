@@ -26,7 +26,7 @@ from pathlib import Path
 from placet.core.attestation import Evidence
 from placet.core.encoding import b64, decode, encode
 from placet.core.limits import MAX_FRAME
-from placet.core.profile import Measurement, SgxMeasurement
+from placet.core.profile import Measurement, SgxMeasurement, TdxMeasurement
 from placet.errors import (
     ConflictError,
     MalformedError,
@@ -186,9 +186,11 @@ class Daemon:
         if isinstance(measurement, SgxMeasurement):
             family: Tee = "sgx"
             quote = sgx_quote(self._pki, measurement=measurement, report_data=report_data)
-        else:
+        elif isinstance(measurement, TdxMeasurement):
             family = "tdx"
             quote = tdx_quote(self._pki, measurement=measurement, report_data=report_data)
+        else:
+            raise UnavailableError("the software TEE speaks for SGX and TDX only")
         return Evidence(family=family, quote=b64(quote), collateral=self._stapled(family))
 
     def _stapled(self, family: Tee) -> str:

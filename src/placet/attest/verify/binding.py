@@ -11,7 +11,7 @@ from placet.core.attestation import (
     claims_of,
     report_data,
 )
-from placet.core.profile import TdxMeasurement, rtmr3_of_image
+from placet.core.profile import SnpMeasurement, TdxMeasurement, host_data_of, rtmr3_of
 from placet.errors import BindingError
 
 
@@ -20,8 +20,8 @@ def bind(evidence: VerifiedEvidence, expected: Context) -> AttestedIdentity:
 
     The caller **must** have taken every field of ``expected`` that it can see from its own
     side: keys, nonces, exporter, role and direction. Whether the code is approved is *not*
-    checked here, nor for SGX its image, config and app: MRENCLAVE stands for them, and a
-    profile names all four together.
+    checked here, nor for SGX and Nitro image, config and app: MRENCLAVE or PCR0 to 2 stand for
+    them, and a profile names them all together.
 
     Args:
         evidence: Made by `verify_evidence`.
@@ -46,8 +46,17 @@ def bind(evidence: VerifiedEvidence, expected: Context) -> AttestedIdentity:
             raise BindingError(
                 f"config {claims.config} is claimed, {m.mr_config_id} was measured", check="config"
             )
-        if rtmr3_of_image(claims.image) != m.rtmr3:
-            raise BindingError(
-                f"image {claims.image} is claimed, RTMR3 {m.rtmr3} was measured", check="image"
-            )
+        events = evidence.events or (claims.image,)
+        if rtmr3_of(events) != m.rtmr3:
+            raise BindingError(f"RTMR3 {m.rtmr3} is not what {events} extend it to", check="image")
+        # What the image was extended into first is the image, and nobody adds a second one.
+        if events[0] != claims.image or any(e.startswith("sha256:") for e in events[1:]):
+            raise BindingError(f"image {claims.image} is claimed, not {events[0]}", check="image")
+    if isinstance(m, SnpMeasurement) and host_data_of(claims.config, claims.image) != m.host_data:
+        # 6.3 One launch field stands for both.
+        raise BindingError(
+            f"HOST_DATA {m.host_data} is not that of config {claims.config} and image "
+            f"{claims.image}",
+            check="host-data",
+        )
     return AttestedIdentity(evidence=evidence, role=expected.role, claims=claims)

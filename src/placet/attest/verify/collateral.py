@@ -6,37 +6,50 @@ they see the same decoded members as the library does.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 from dcap_qvl import QuoteCollateralV3  # type: ignore[import-untyped]
 
 from placet.attest.trust import TrustAnchor
+from placet.attest.verify.chains import UNREADABLE
 from placet.attest.verify.quote import Chain, pem_chain, refuse
 
 HEX = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"})
 ISSUERS = ("tcb_info_issuer_chain", "qe_identity_issuer_chain")
 MEMBERS = HEX | {*ISSUERS, "pck_crl_issuer_chain", "tcb_info", "qe_identity"}
 PCK_CHAIN = "pck_certificate_chain"
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    InvalidSignature,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-)
-"""What the x509 library raises for a certificate that is none, or another's."""
 SGX_EXTENSION = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
 """Only PCK certificates carry it."""
 
 
+def read_object(raw: bytes) -> dict[str, str]:
+    """Return a JSON object whose members are ASCII strings, each there once.
+
+    Args:
+        raw: JSON, already within `MAX_COLLATERAL`.
+
+    Raises:
+        EvidenceError: ``check`` is ``collateral``: it is none.
+    """
+    try:
+        members = json.loads(raw, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as e:
+        refuse("collateral", "collateral is no JSON object with every member once", e)
+    if not isinstance(members, dict):
+        refuse("collateral", "collateral is no JSON object")
+    if not all(isinstance(value, str) and value.isascii() for value in members.values()):
+        refuse("collateral", "a member of the collateral is no ASCII string")
+    return members
+
+
 def read_members(raw: bytes) -> dict[str, str]:
-    """Return the members of a collateral's JSON object; every value is a string.
+    """Return the members of Intel's collateral (spec/02, section 3).
 
     Args:
         raw: JSON, already within `MAX_COLLATERAL`.
@@ -44,20 +57,23 @@ def read_members(raw: bytes) -> dict[str, str]:
     Raises:
         EvidenceError: No such object, a member missing, unknown or twice.
     """
-    try:
-        members = json.loads(raw, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as e:
-        refuse("collateral", "collateral is no JSON object with every member once", e)
-    if not isinstance(members, dict) or members.keys() - {PCK_CHAIN} != MEMBERS:
+    members = read_object(raw)
+    if members.keys() - {PCK_CHAIN} != MEMBERS:
         refuse("collateral", "collateral does not have exactly the members of spec/02, section 3")
-    if not all(isinstance(value, str) and value.isascii() for value in members.values()):
-        refuse("collateral", "a member of the collateral is no ASCII string")
     return members
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collateral:
+    """Collateral as the library takes it, and when the first part of it ends."""
+
+    value: QuoteCollateralV3
+    ends: int
+
+
 def check_collateral(
-    members: dict[str, str], anchor: TrustAnchor, chain: Chain, now: int
-) -> QuoteCollateralV3:
+    members: dict[str, str], anchor: TrustAnchor, chain: Chain, now: int, grace: int
+) -> Collateral:
     """Check what the library does not, and return the collateral as it takes it.
 
     Signatures of TCB info, QE identity and CRLs are *not* checked here.
@@ -67,10 +83,11 @@ def check_collateral(
         anchor: The root that the quote's chain ends in.
         chain: The PCK chain of the quote.
         now: Unix seconds.
+        grace: Seconds for which it counts after its end.
 
     Raises:
-        EvidenceError: ``check`` is ``collateral``, ``chain``, ``issuer-chain`` or
-            ``crl-not-yet-valid``.
+        EvidenceError: ``check`` is ``collateral``, ``chain``, ``issuer-chain``,
+            ``crl-not-yet-valid``, ``collateral-ended`` or ``dates``.
     """
     # 4.8 The quote's own chain is used. Another one beside it would be another machine's.
     if PCK_CHAIN in members and pem_chain(_bytes(members, PCK_CHAIN), 3, "chain") != chain:
@@ -78,16 +95,58 @@ def check_collateral(
     # 4.9 One role, one signer: a stolen PCK key must not sign what its machine is worth.
     for issuers in sorted({members[name] for name in ISSUERS}):
         _check_issuer(pem_chain(_bytes({"chain": issuers}, "chain"), 2, "issuer-chain"), anchor)
-    # 4.10 Revocation lists of tomorrow say nothing about today.
+    # 4.10 Revocation lists of tomorrow say nothing about today, and all of it has an end.
+    ends = []
     for name in ("root_ca_crl", "pck_crl"):
-        try:
-            begins = x509.load_der_x509_crl(_bytes(members, name)).last_update_utc
-        except (ValueError, x509.InvalidVersion) as e:
-            refuse("collateral", f"{name} is no revocation list", e)
-        if begins.timestamp() > now:
-            refuse("crl-not-yet-valid", f"{name} begins at {begins:%Y-%m-%dT%H:%M:%SZ}")
+        begin, end = _crl_dates(_bytes(members, name), name)
+        if begin > now:
+            refuse("crl-not-yet-valid", f"{name} begins at {begin}, and it is {now}")
+        ends.append(end)
+    ends += [_next_update(members[name]) for name in ("tcb_info", "qe_identity")]
+    end = min(ends)
+    if now > end + grace:
+        refuse("collateral-ended", f"collateral ended at {end}, and it is {now}")
+    if now > end:
+        _check_now((*chain, *_issuers(members)), now)
     rest = {name: _bytes(members, name) if name in HEX else members[name] for name in MEMBERS}
-    return QuoteCollateralV3(**rest)
+    return Collateral(value=QuoteCollateralV3(**rest), ends=end)
+
+
+def _crl_dates(der: bytes, name: str) -> tuple[int, int]:
+    try:
+        crl = x509.load_der_x509_crl(der)
+        begins, ends = crl.last_update_utc, crl.next_update_utc
+    except (ValueError, x509.InvalidVersion) as e:
+        refuse("collateral", f"{name} is no revocation list", e)
+    if ends is None:
+        refuse("collateral", f"{name} has no end")
+    return int(begins.timestamp()), int(ends.timestamp())
+
+
+def _next_update(text: str) -> int:
+    try:
+        found = json.loads(text)["nextUpdate"]
+        return int(
+            dt.datetime.strptime(found, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC).timestamp()
+        )
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
+        refuse("collateral", "TCB info or QE identity says no end", e)
+
+
+def _issuers(members: dict[str, str]) -> Chain:
+    texts = (members[name].encode() for name in (*ISSUERS, "pck_crl_issuer_chain"))
+    return tuple(der for text in texts for der in pem_chain(text, 2, "issuer-chain"))
+
+
+def _check_now(ders: Chain, now: int) -> None:
+    """Check dates of certificates where the library is asked about an earlier time."""
+    for der in sorted(set(ders)):
+        try:
+            cert = x509.load_der_x509_certificate(der)
+        except UNREADABLE as e:
+            refuse("chain", "a certificate does not parse", e)
+        if not cert.not_valid_before_utc.timestamp() <= now <= cert.not_valid_after_utc.timestamp():
+            refuse("dates", f"a certificate does not count at {now}")
 
 
 # A refusal raises and is not kept, so what is kept was signed by a root of the config.
@@ -101,9 +160,10 @@ def _check_issuer(chain: Chain, anchor: TrustAnchor) -> None:
         signer.verify_directly_issued_by(root)
         names = [a.value for a in signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         is_pck = any(e.oid == SGX_EXTENSION for e in signer.extensions)
+        is_ca = signer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except UNREADABLE as e:
         refuse("issuer-chain", "TCB signer was not issued by the root", e)
-    if names != [anchor.tcb_signer] or is_pck:
+    if names != [anchor.tcb_signer] or is_pck or is_ca:
         refuse("issuer-chain", f"TCB info is signed by {names}, not by {anchor.tcb_signer!r}")
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import binascii
 import re
 import struct
-from typing import Literal, NoReturn
+from typing import NoReturn
 
+from placet.core.attestation import Family
 from placet.errors import EvidenceError
 
-Family = Literal["sgx", "tdx"]
 Chain = tuple[bytes, ...]
 """Certificates as DER, leaf first."""
 
@@ -108,9 +108,11 @@ def read_chain(raw: bytes, family: Family) -> Chain:
     return pem_chain(raw[at:end], PCK_CHAIN_LENGTH, "chain")
 
 
-def refuse(check: str, detail: str, cause: Exception | None = None) -> NoReturn:
+def refuse(
+    check: str, detail: str, cause: Exception | None = None, *, hint: str = "", **members: str
+) -> NoReturn:
     """Raise the refusal of one check of spec/02."""
-    raise EvidenceError(detail, check=check) from cause
+    raise EvidenceError(detail, hint, check=check, **members) from cause
 
 
 def _signed_part(raw: bytes, family: Family) -> tuple[int, int, int]:

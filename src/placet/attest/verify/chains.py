@@ -1,0 +1,136 @@
+"""Certificates of AMD and AWS: loaded, issued by one another, valid at a time.
+
+A chain whose signatures held is remembered by its bytes: they cannot change. What time
+and revocation lists say is asked at every verification.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from placet.attest.verify.quote import refuse
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+)
+"""What the x509 library raises for a certificate that is none, or another's."""
+
+
+def load(der: bytes) -> x509.Certificate:
+    """Return a certificate; nothing of it is checked.
+
+    Raises:
+        EvidenceError: ``check`` is ``chain``: it does not parse.
+    """
+    try:
+        with warnings.catch_warnings():
+            # AMD numbers every VCEK zero. The library says that it will stop reading such
+            # ones; a test fails when it has (EVIDENCE 9.1).
+            warnings.simplefilter("ignore")
+            return x509.load_der_x509_certificate(der)
+    except UNREADABLE as e:
+        refuse("chain", "a certificate does not parse", e)
+
+
+def check_issued(chain: Sequence[x509.Certificate], root: x509.Certificate) -> None:
+    """Check that each certificate was issued by the next one, and the last by the root.
+
+    Dates and revocation are *not* checked: see `check_dates` and `check_revoked`.
+
+    Args:
+        chain: Leaf first, root left out.
+        root: The trust anchor's.
+
+    Raises:
+        EvidenceError: ``check`` is ``chain``: another issuer, a signature that does not
+            hold, an issuer that is no CA or may not have so many below it, or a leaf that
+            is a CA.
+    """
+    issuers = [*chain[1:], root]
+    for below, (child, issuer) in enumerate(zip(chain, issuers, strict=True)):
+        try:
+            child.verify_directly_issued_by(issuer)
+            authority = _authority(issuer)
+            leaf_is_authority = below == 0 and _authority(child).ca
+        except UNREADABLE as e:
+            refuse("chain", f"certificate {below} was not issued by the next one", e)
+        limit = authority.path_length
+        if not authority.ca or (limit is not None and limit < below) or leaf_is_authority:
+            refuse("chain", f"certificate {below + 1} may not issue certificate {below}")
+
+
+def check_dates(certificates: Iterable[x509.Certificate], now: int) -> int:
+    """Return when the first of these certificates ends, if all of them count now.
+
+    Raises:
+        EvidenceError: ``check`` is ``dates``.
+    """
+    ends = []
+    for cert in certificates:
+        begin, end = cert.not_valid_before_utc, cert.not_valid_after_utc
+        if not begin.timestamp() <= now <= end.timestamp():
+            refuse(
+                "dates",
+                f"a certificate counts from {begin:%Y-%m-%d %H:%M:%SZ} to {end:%Y-%m-%d %H:%M:%SZ}",
+            )
+        ends.append(int(end.timestamp()))
+    return min(ends)
+
+
+def names(cert: x509.Certificate) -> tuple[bytes, bytes]:
+    """Return subject and issuer as DER; neither says anything by itself.
+
+    Raises:
+        EvidenceError: ``check`` is ``chain``: one is damaged.
+    """
+    try:
+        return cert.subject.public_bytes(), cert.issuer.public_bytes()
+    except UNREADABLE as e:
+        refuse("chain", "a certificate's name does not parse", e)
+
+
+def common_name(cert: x509.Certificate) -> str:
+    """Return the one common name of a certificate's subject.
+
+    Raises:
+        EvidenceError: ``check`` is ``chain``: there is none, several, or one that is no text.
+    """
+    try:
+        (name,) = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError as e:
+        refuse("chain", "a certificate's subject has not exactly one common name", e)
+    return str(name.value)
+
+
+def p384_key(cert: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    """Return the P-384 key of a certificate that signs evidence.
+
+    Raises:
+        EvidenceError: ``check`` is ``chain``: another kind of key.
+    """
+    try:
+        key = cert.public_key()
+    except UNREADABLE as e:
+        refuse("chain", "a certificate's key does not parse", e)
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        refuse("chain", "the key that signs is none on P-384")
+    return key
+
+
+def _authority(cert: x509.Certificate) -> x509.BasicConstraints:
+    try:
+        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return x509.BasicConstraints(ca=False, path_length=None)
