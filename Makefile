@@ -59,6 +59,7 @@ lock: $(STAMP) ## write the hashed requirements/*.txt again
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/lock.txt
 	$(LOCK) $(LOCKFLAGS) requirements/lock.in -o requirements/lock.txt
 	$(LOCK) $(LOCKFLAGS) $(DOORS) requirements/dev.in -o requirements/dev.txt
+	$(LOCK) $(LOCKFLAGS) requirements/fuzz.in -o requirements/fuzz.txt
 	$(LOCK) $(DOORS) --constraint requirements/dev.txt -o requirements/runtime.txt
 
 wheels: $(STAMP) ## both wheels, in dist/
