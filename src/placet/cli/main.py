@@ -34,6 +34,7 @@ OWN = {
     "deliver": "placet.cli.courier:deliver",
     "log": "placet.cli.log:log",
     "vault.show": "placet.cli.vault:show",
+    "evidence": "placet.cli.evidence:evidence",
 }
 """Commands of this room."""
 
@@ -58,6 +59,7 @@ SUMMARIES = {
     "retire": "End a version's approval.",
     "sign": "Add a signature to a statement in a file.",
     "deliver": "Bring a signed statement in a file to the vaults.",
+    "evidence": "Look at attestation evidence, and verify it offline.",
     "log": "Show the trail of a key at each vault.",
 }
 
@@ -65,6 +67,7 @@ SUMMARIES = {
 SECTIONS = {
     "Owners": ("owner", "key", "pending", "review", "promote", "retire", "log", "sign"),
     "Stagers and couriers": ("stage", "revoke", "deliver"),
+    "Anybody": ("evidence",),
     "Machines": ("run", "vault", "platform"),
     "To try it": ("demo", "dev"),
 }

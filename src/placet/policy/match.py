@@ -6,7 +6,7 @@ Pure. That the evidence is genuine and belongs to this connection is *not* check
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from placet.core.attestation import AttestedIdentity, VerifiedEvidence
 from placet.core.profile import NARROWING, Profile, TcbRules, code_digest, code_id
@@ -53,11 +53,10 @@ def _match_narrowing(profile: Profile, evidence: VerifiedEvidence) -> None:
         )
 
 
-def match_rules(rules: TcbRules, evidence: VerifiedEvidence) -> None:
-    """Check the platform behind verified evidence against rules; each unmet one is a refusal.
+def judge_platform(rules: TcbRules, evidence: VerifiedEvidence) -> Mapping[str, tuple[bool, str]]:
+    """Return of each rule whether the platform behind verified evidence meets it.
 
-    Raises:
-        TcbError: The platform is not one that the rules accept; ``check`` names which one.
+    Nothing is refused here: see `match_rules`. The texts say what is wrong if it is not met.
     """
     # 5.6 The platform's TCB: an absent or unlisted status is a no.
     tcb, found = evidence.tcb, set(evidence.tcb.advisories)
@@ -67,7 +66,7 @@ def match_rules(rules: TcbRules, evidence: VerifiedEvidence) -> None:
     missing = set(rules.features) - evidence.features
     machine, vmpl = evidence.hardware_id, getattr(evidence.measurement, "vmpl", 0)
     accepted = ", ".join(rules.statuses)
-    table = {
+    return {
         "tcb-status": (
             tcb.status in rules.statuses,
             f"TCB status is {tcb.status}, the profile accepts {accepted}",
@@ -97,7 +96,15 @@ def match_rules(rules: TcbRules, evidence: VerifiedEvidence) -> None:
             f"collateral ended {evidence.overdue} s ago, {rules.grace} s of grace are given",
         ),
     }
-    for check, (holds, otherwise) in table.items():
+
+
+def match_rules(rules: TcbRules, evidence: VerifiedEvidence) -> None:
+    """Check the platform behind verified evidence against rules; each unmet one is a refusal.
+
+    Raises:
+        TcbError: The platform is not one that the rules accept; ``check`` names which one.
+    """
+    for check, (holds, otherwise) in judge_platform(rules, evidence).items():
         if not holds:
             raise TcbError(
                 otherwise,
