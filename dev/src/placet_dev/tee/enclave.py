@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from placet.attest.produce.producer import Description
+from placet.attest.produce.producer import Description, check_claims
 from placet.attest.produce.socket import Answer, AppReport, Describe, Quote, Request
 from placet.core.attestation import Context, Evidence, app_report_data, report_data
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_FRAME
 from placet.core.profile import Measurement, SgxMeasurement
-from placet.errors import MalformedError, PlacetError, RoleDeniedError
+from placet.errors import PlacetError, RoleDeniedError
 from placet_dev.tee.bundle import Bundle
 
 SEAL = b"placet-dev-seal/1"
@@ -97,24 +97,7 @@ class Enclave:
             RoleDeniedError: Role, app, image, config, boot id or instance is another's.
             MalformedError: It names no instance.
         """
-        mine = {
-            "role": self.bundle.kind,
-            "app": self.bundle.config.app,
-            "image": self.bundle.image,
-            "config": self.bundle.config_digest,
-            "boot": self.boot,
-            "instance": self.instance or context.instance,
-        }
-        for name, expected in mine.items():
-            came = getattr(context, name)
-            if came != expected:
-                raise RoleDeniedError(
-                    f"context says {name} = {came!r}, of this process it is {expected!r}",
-                    "A process gets quotes about itself only.",
-                    field=name,
-                )
-        if not context.instance:
-            raise MalformedError("context names no instance")
+        check_claims(context, self.describe(), self.instance)
         evidence = self.quoter(self.bundle.measurement, report_data(context))
         self.instance = context.instance
         return evidence

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from placet.core.attestation import Context, Evidence
-from placet.core.config import Config
+from placet.core.attestation import Context, Evidence, Role
+from placet.core.config import Config, VaultConfig
 from placet.core.encoding import Record, Sha256, Sha384, Text
+from placet.errors import MalformedError, RoleDeniedError
 
 
 class Description(Record):
@@ -48,3 +49,43 @@ class Producer(Protocol):
     def app_report(self, data: bytes) -> Evidence:
         """Return evidence whose report data is `app_report_data` of ``data``."""
         ...
+
+
+def role_of(config: Config) -> Role:
+    """Return the role that a measured config gives."""
+    return "vault" if isinstance(config, VaultConfig) else "workload"
+
+
+def check_claims(context: Context, about: Description, instance: str | None) -> None:
+    """Refuse a context that says about this process what is not so (R1.6).
+
+    Whoever asks a quoting key **must** call this first. What a context says about
+    connection, purpose and keys is *not* checked: that is the process's own business.
+
+    Args:
+        context: What the process wants quoted.
+        about: What was measured of it.
+        instance: What its first quote named; ``None`` before that.
+
+    Raises:
+        RoleDeniedError: Role, app, image, config, boot id or instance is another's.
+        MalformedError: It names no instance.
+    """
+    mine = {
+        "role": role_of(about.measured_config),
+        "app": about.app,
+        "image": about.image,
+        "config": about.config,
+        "boot": about.boot,
+        "instance": instance or context.instance,
+    }
+    for name, expected in mine.items():
+        came = getattr(context, name)
+        if came != expected:
+            raise RoleDeniedError(
+                f"context says {name} = {came!r}, of this process it is {expected!r}",
+                "A process gets quotes about itself only.",
+                field=name,
+            )
+    if not context.instance:
+        raise MalformedError("context names no instance")
