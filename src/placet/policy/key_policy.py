@@ -6,6 +6,7 @@ before it follows a statement.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from placet.core.limits import MAX_CHARTER, MAX_LIFETIME, MAX_PROFILES
@@ -51,6 +52,8 @@ class KeyPolicy:
     approvals: tuple[Approval, ...]
     floor: int
     tombstones: frozenset[str]
+    evaluations: tuple[tuple[str, int], ...]
+    """The highest ``min_evaluation`` so far of each vendor's kind of TEE."""
 
     @property
     def head(self) -> str:
@@ -133,6 +136,7 @@ def _born(sent: UntrustedStatement) -> KeyPolicy:
         approvals=approvals,
         floor=table.security_version_floor,
         tombstones=frozenset(),
+        evaluations=_raised((), table.profiles),
     )
 
 
@@ -140,7 +144,7 @@ def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
     body = statement.body
     code = code_id(body.profile)
     check_profile(body.profile)
-    # 4.2 The floor only rises, and what is let in stands on it.
+    # 4.2 Both floors only rise, and what is let in stands on them.
     if body.security_version_floor < policy.floor:
         raise PolicyDeniedError(
             f"promote lowers the security version floor from {policy.floor} "
@@ -148,6 +152,7 @@ def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
             reason="floor-lowered",
         )
     _check_floor(body.profile, body.security_version_floor)
+    _check_evaluation(body.profile, policy.evaluations)
     # 4.3 Retired code comes back only by a promote that says so plainly.
     if (code in policy.tombstones) != body.unretire:
         raise PolicyDeniedError(
@@ -177,6 +182,7 @@ def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
         approvals=(*others, new),
         floor=body.security_version_floor,
         tombstones=(policy.tombstones | gone) - {code},
+        evaluations=_raised(policy.evaluations, (body.profile,)),
     )
 
 
@@ -198,4 +204,28 @@ def _check_floor(profile: Profile, floor: int) -> None:
         raise PolicyDeniedError(
             f"security version {profile.security_version} is below the floor of {floor}",
             reason="below-floor",
+        )
+
+
+def _kind(profile: Profile) -> str:
+    return f"{profile.anchor} {profile.measurement.__struct_config__.tag}"
+
+
+def _raised(
+    before: tuple[tuple[str, int], ...], profiles: Iterable[Profile]
+) -> tuple[tuple[str, int], ...]:
+    floors = dict(before)
+    for profile in profiles:
+        kind = _kind(profile)
+        floors[kind] = max(floors.get(kind, 0), profile.tcb.min_evaluation)
+    return tuple(sorted(floors.items()))
+
+
+def _check_evaluation(profile: Profile, floors: tuple[tuple[str, int], ...]) -> None:
+    floor, asked = dict(floors).get(_kind(profile), 0), profile.tcb.min_evaluation
+    if asked < floor:
+        raise PolicyDeniedError(
+            f"promote lowers the lowest TCB evaluation from {floor} to {asked}; it only rises",
+            f"Ask for at least {floor} in the profile's TCB rules.",
+            reason="evaluation-lowered",
         )

@@ -24,7 +24,7 @@ from placet.client.signing import promote_body
 from placet.core.dsse import Signed, sign_record
 from placet.core.encoding import b64
 from placet.core.messages import Taken
-from placet.core.profile import code_id
+from placet.core.profile import Profile, code_id
 from placet.core.statement import (
     KeySignature,
     PromoteBody,
@@ -78,6 +78,12 @@ def edited(sent: UntrustedStatement, **changes: object) -> UntrustedStatement:
 def body(**changes: object) -> PromoteBody:
     """Return the usual approval of version 2, with other fields."""
     return msgspec.structs.replace(promote_body(P1, V2), **changes)
+
+
+def judged(evaluation: int) -> Profile:
+    """Return version 2 with another lowest TCB evaluation."""
+    rules = msgspec.structs.replace(V2.tcb, min_evaluation=evaluation)
+    return msgspec.structs.replace(V2, tcb=rules)
 
 
 def promote(policy: KeyPolicy, what: PromoteBody, *by: str, now: int = NOW) -> UntrustedStatement:
@@ -290,6 +296,12 @@ CASES = {
         PolicyDeniedError,
         replace(P1, floor=1),
         lambda: couriers(promote(P1, body(security_version_floor=0))),
+        NOW,
+    ),
+    "an evaluation below one that is retired by now": (
+        PolicyDeniedError,
+        replace(P1, evaluations=((f"{V2.anchor} tdx", 21),)),
+        lambda: couriers(promote(P1, body(profile=judged(20)))),
         NOW,
     ),
     "below the floor in force": (
@@ -561,3 +573,15 @@ def test_an_empty_charter_is_none() -> None:
         replay([])
     with pytest.raises(MalformedError):
         fold([TakenStatement(sent=PROMOTE)])
+
+
+@pytest.mark.req("R3.1")
+def test_the_lowest_evaluation_only_rises() -> None:
+    """It is kept for each anchor and TEE, over the end of the profile that raised it."""
+    assert P1.evaluations == ((f"{V1.anchor} tdx", V1.tcb.min_evaluation),)
+    raised = replay([BIRTH, promote(P1, body(profile=judged(25), earlier="retire"))])
+    assert raised.evaluations == ((f"{V1.anchor} tdx", 25),)
+    after = promote(raised, body(profile=judged(24)))
+    with pytest.raises(PolicyDeniedError) as refused:
+        replay([BIRTH, promote(P1, body(profile=judged(25), earlier="retire")), after])
+    assert refused.value.members["reason"] == "evaluation-lowered"

@@ -25,7 +25,15 @@ from placet_testing.charters import (
 
 from placet.client.signing import promote_body
 from placet.core.attestation import AttestedIdentity, TcbState, keys_digest
-from placet.core.profile import Profile, SgxMeasurement, TcbRules, TdxMeasurement, code_id
+from placet.core.profile import (
+    Profile,
+    SgxMeasurement,
+    SnpMeasurement,
+    TcbRules,
+    TdxMeasurement,
+    code_id,
+    host_data_of,
+)
 from placet.errors import (
     BindingError,
     EvidenceStaleError,
@@ -114,7 +122,127 @@ def sgx_profile(**wanted: object) -> Profile:
 
 SGX = identity(sgx_profile(mrsigner="51" * 32, isv_prod_id=7, isv_svn=3), (KEY,))
 
+SNP_PROFILE = msgspec.structs.replace(
+    V2,
+    measurement=SnpMeasurement(
+        measurement="a1" * 48,
+        host_data=host_data_of(V2.config, V2.image),
+        vmpl=0,
+        policy="0000000000030000",
+        id_key_digest=None,
+        author_key_digest=None,
+        guest_svn=None,
+    ),
+)
+
+
+def snp(*, narrowed: dict[str, object] | None = None, **wanted: object) -> KeyPolicy:
+    """Return the policy with an SNP profile approved besides, narrowed and under other rules."""
+    rules_ = msgspec.structs.replace(SNP_PROFILE.tcb, statuses=("Unrated",), **wanted)
+    measurement = msgspec.structs.replace(SNP_PROFILE.measurement, **(narrowed or {}))
+    approved = msgspec.structs.replace(SNP_PROFILE, tcb=rules_, measurement=measurement)
+    more = Approval(profile=approved, code=code_id(approved), statement=POLICY.head, until=None)
+    return replace(POLICY, approvals=(*POLICY.approvals, more))
+
+
+def amd(vmpl: int = 0, **changes: object) -> AttestedIdentity:
+    """Return an SNP guest's identity."""
+    measurement = msgspec.structs.replace(
+        SNP_PROFILE.measurement,
+        vmpl=vmpl,
+        id_key_digest="1d" * 48,
+        author_key_digest="a0" * 48,
+        guest_svn=3,
+    )
+    who = identity(
+        msgspec.structs.replace(SNP_PROFILE, measurement=measurement),
+        (KEY,),
+        tcb=TcbState(status="Unrated", advisories=(), evaluation=20, date=0),
+    )
+    shown = {
+        "families": ("milan", "19", "1901"),
+        "reported_tcb": "04000000000018db",
+        "features": frozenset({"ecc", "tsme"}),
+        **changes,
+    }
+    return replace(who, evidence=replace(who.evidence, **shown))
+
+
+def overdue(seconds: int) -> AttestedIdentity:
+    """Return version 2's identity by collateral that ended so long ago."""
+    who = identity(V2, (KEY,))
+    return replace(who, evidence=replace(who.evidence, overdue=seconds))
+
+
 CASES = {
+    "snp: a guest on a good platform": Case(policy=snp(), who=amd()),
+    "snp: exactly the lowest version": Case(policy=snp(min_tcb="04000000000018db"), who=amd()),
+    "snp: all features, in any order": Case(policy=snp(features=("tsme", "ecc")), who=amd()),
+    "snp: another product is denied": Case(policy=snp(denied_families=("genoa", "1A")), who=amd()),
+    "snp: narrowed to what it has": Case(
+        policy=snp(narrowed={"id_key_digest": "1d" * 48, "guest_svn": 2}), who=amd()
+    ),
+    "fail: snp: a status that only AMD has, not named": Case(
+        expect=TcbError, check="tcb-status", policy=rules(), who=tcb(status="Unrated")
+    ),
+    "fail: snp: one byte of the version is lower": Case(
+        expect=TcbError, check="tcb-floor", policy=snp(min_tcb="04000000000019db"), who=amd()
+    ),
+    "fail: snp: another byte of it is higher": Case(
+        expect=TcbError,
+        check="tcb-floor",
+        policy=snp(min_tcb="04000000000018dc"),
+        who=amd(reported_tcb="05000000000019db"),
+    ),
+    "fail: a floor, and no version at all": Case(
+        expect=TcbError, check="tcb-floor", policy=rules(min_tcb="00" * 8)
+    ),
+    "fail: snp: product denied, in capitals": Case(
+        expect=TcbError, check="family", policy=snp(denied_families=("Milan",)), who=amd()
+    ),
+    "fail: snp: CPU family denied": Case(
+        expect=TcbError, check="family", policy=snp(denied_families=("19",)), who=amd()
+    ),
+    "fail: snp: family and model denied": Case(
+        expect=TcbError, check="family", policy=snp(denied_families=("1901",)), who=amd()
+    ),
+    "fail: snp: a feature is missing": Case(
+        expect=TcbError, check="features", policy=snp(features=("smt-disabled",)), who=amd()
+    ),
+    "fail: snp: another VMPL is other code": Case(
+        expect=NotApprovedError, policy=snp(), who=amd(vmpl=1)
+    ),
+    "fail: snp: a VMPL beyond the rules": Case(
+        expect=TcbError,
+        check="vmpl",
+        policy=snp(narrowed={"vmpl": 2}, max_vmpl=1),
+        who=amd(vmpl=2),
+    ),
+    "snp: a VMPL within the rules": Case(
+        policy=snp(narrowed={"vmpl": 2}, max_vmpl=2), who=amd(vmpl=2)
+    ),
+    "fail: snp: another id key": Case(
+        expect=TcbError,
+        check="id-key-digest",
+        policy=snp(narrowed={"id_key_digest": "1e" * 48}),
+        who=amd(),
+    ),
+    "fail: snp: another author key": Case(
+        expect=TcbError,
+        check="author-key-digest",
+        policy=snp(narrowed={"author_key_digest": "1e" * 48}),
+        who=amd(),
+    ),
+    "fail: snp: an old guest": Case(
+        expect=TcbError, check="guest-svn", policy=snp(narrowed={"guest_svn": 4}), who=amd()
+    ),
+    "collateral that ended within the grace": Case(policy=rules(grace=60), who=overdue(60)),
+    "fail: collateral that ended before the grace": Case(
+        expect=TcbError, check="collateral-ended", policy=rules(grace=60), who=overdue(61)
+    ),
+    "fail: collateral that ended, and no grace": Case(
+        expect=TcbError, check="collateral-ended", who=overdue(1)
+    ),
     "approved code on a good platform": Case(),
     "the last second before its end": Case(policy=until(NOW + 1)),
     "one key among several it attested for": Case(
@@ -316,5 +444,9 @@ def test_tcb_rules_of_the_table_are_the_whole_record() -> None:
         "denied_families",
         "hardware_ids",
         "min_evaluation",
+        "min_tcb",
+        "max_vmpl",
+        "features",
+        "grace",
     }
     assert ANCHOR in V2.anchor
