@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from placet.attest.produce import Description, Producer
 from placet.attest.trust import TrustAnchor
-from placet.attest.verify import bind, verify_evidence
+from placet.attest.verify import EvidenceVerifier, bind, verify_evidence
 from placet.core.attestation import (
     EXPORTER_LABEL,
     PROTOCOL,
@@ -40,7 +40,7 @@ from placet.core.attestation import (
 )
 from placet.core.dsse import pae, vault_id, verify_signature
 from placet.core.encoding import Base64, Record, Sha256, b64, decode, encode, unb64
-from placet.core.limits import MAX_FRAME
+from placet.core.limits import MAX_FRAME, MAX_GRACE
 from placet.core.profile import Profile
 from placet.errors import (
     BindingError,
@@ -123,6 +123,9 @@ class ExpectVault:
     profiles: tuple[Profile, ...]
     trust: tuple[TrustAnchor, ...]
 
+    grace = MAX_GRACE
+    """`check` compares with each profile's own, which is this or less."""
+
     def check(self, peer: AttestedIdentity) -> None:
         """Raise unless this is that vault with such code."""
         if peer.claims.instance != self.id:
@@ -135,6 +138,8 @@ class UnsafeExpectAnyVault:
     """Any genuine TEE that speaks for a vault, whatever its code: to look, never to trust."""
 
     trust: tuple[TrustAnchor, ...]
+
+    grace = 0
 
     def check(self, peer: AttestedIdentity) -> None:
         """Accept what verified."""
@@ -162,6 +167,7 @@ class ClientExchange:
     prover: WorkloadProver | None
     clock: Clock
     rng: Callable[[int], bytes]
+    verify: EvidenceVerifier = verify_evidence
 
     async def __call__(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
         """Run the exchange and return the verified vault."""
@@ -177,7 +183,14 @@ class ClientExchange:
             raise UnavailableError(f"peer refused before it proved itself: {kind}")
         peer_nonce = _nonce(answer.nonce)
         context = _context(tls, "vault", "server", (nonce, peer_nonce), answer.claims, mine=False)
-        identity = _verify(answer.evidence, context, self.expect.trust, self.clock.now())
+        _check_claims(context)
+        shown = self.verify(
+            answer.evidence,
+            trust=self.expect.trust,
+            now=self.clock.now(),
+            grace=self.expect.grace,
+        )
+        identity = bind(shown, context)
         _check_identity_key(answer, context)
         self.expect.check(identity)
 
@@ -198,13 +211,14 @@ class ClientExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerExchange:
-    """A vault's side."""
+    """A vault's side. What its gate decides on later, it decides by a profile's own grace."""
 
     producer: Producer
     identity_key: Ed25519PrivateKey
     trust: Sequence[TrustAnchor]
     clock: Clock
     rng: Callable[[int], bytes]
+    verify: EvidenceVerifier = verify_evidence
 
     async def __call__(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
         """Run the exchange and return the verified peer; a refusal is told, then raised."""
@@ -239,7 +253,9 @@ class ServerExchange:
         if proof.claims.purpose is None or proof.claims.keys != keys_digest(proof.keys):
             raise BindingError("the key ids sent are not those that the evidence names")
         context = _context(tls, hello.role, "client", (nonce, peer_nonce), proof.claims, mine=False)
-        identity = _verify(proof.evidence, context, self.trust, self.clock.now())
+        _check_claims(context)
+        shown = self.verify(proof.evidence, trust=self.trust, now=self.clock.now(), grace=MAX_GRACE)
+        identity = bind(shown, context)
         return replace(visitor, role=hello.role, identity=identity, keys=proof.keys)
 
     async def _prove(self, tls: TlsPeer, peer_nonce: bytes, nonce: bytes) -> VaultProof:
@@ -308,12 +324,9 @@ def _context(
     )
 
 
-def _verify(
-    evidence: Evidence, context: Context, trust: Sequence[TrustAnchor], now: int
-) -> AttestedIdentity:
+def _check_claims(context: Context) -> None:
     if (context.role == "vault") != (context.purpose is None and context.keys is None):
         raise MalformedError(f"claims do not fit the role {context.role}")
-    return bind(verify_evidence(evidence, trust=trust, now=now), context)
 
 
 def _check_identity_key(proof: VaultProof, context: Context) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify.collateral import read_object
@@ -19,6 +20,15 @@ from placet.core.attestation import Evidence, VerifiedEvidence
 from placet.core.encoding import MAX_INT, unb64
 from placet.core.limits import MAX_COLLATERAL, MAX_EVIDENCE, MAX_GRACE
 from placet.errors import MalformedError
+
+
+class EvidenceVerifier(Protocol):
+    """What a channel asks of whoever verifies evidence for it: `verify_evidence`, or more."""
+
+    def __call__(
+        self, evidence: Evidence, *, trust: Sequence[TrustAnchor], now: int, grace: int = 0
+    ) -> VerifiedEvidence:
+        """Return what genuine evidence shows, and refuse everything else."""
 
 
 def verify_evidence(
