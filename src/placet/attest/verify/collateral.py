@@ -65,10 +65,10 @@ def read_members(raw: bytes) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collateral:
-    """Collateral as the library takes it, and when the first part of it ends."""
+    """Collateral as the library takes it, and the last second in which all of it counts."""
 
     value: QuoteCollateralV3
-    ends: int
+    last: int
 
 
 def check_collateral(
@@ -103,13 +103,13 @@ def check_collateral(
             refuse("crl-not-yet-valid", f"{name} begins at {begin}, and it is {now}")
         ends.append(end)
     ends += [_next_update(members[name]) for name in ("tcb_info", "qe_identity")]
-    end = min(ends)
-    if now > end + grace:
-        refuse("collateral-ended", f"collateral ended at {end}, and it is {now}")
-    if now > end:
+    last = min(ends) - 1  # at its nextUpdate a CRL counts no longer
+    if now > last + grace:
+        refuse("collateral-ended", f"collateral ended after {last}, and it is {now}")
+    if now > last:
         _check_now((*chain, *_issuers(members)), now)
     rest = {name: _bytes(members, name) if name in HEX else members[name] for name in MEMBERS}
-    return Collateral(value=QuoteCollateralV3(**rest), ends=end)
+    return Collateral(value=QuoteCollateralV3(**rest), last=last)
 
 
 def _crl_dates(der: bytes, name: str) -> tuple[int, int]:

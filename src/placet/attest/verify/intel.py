@@ -56,7 +56,7 @@ def verify_intel(
     checked = check_collateral(members, anchor, chain, now, grace)
     # 4.11 Chain, CRLs, signatures, QE identity, TCB level and dates: the library. Within the
     # grace it is asked about the last second of the collateral.
-    at = min(now, checked.ends)
+    at = min(now, checked.last)
     try:
         verifier = QuoteVerifier(anchor.root_der)
         claims = verifier.verify_with_policy(raw, checked.value, at, QuotePolicy.claims_only(at))
@@ -65,7 +65,7 @@ def verify_intel(
     found = json.loads(claims.to_json())
     shown = _judge(found, members["tcb_info"], family, anchor)
     return replace(
-        shown, expires=min(shown.expires, checked.ends), overdue=max(0, now - checked.ends)
+        shown, expires=min(shown.expires, checked.last + 1), overdue=max(0, now - checked.last)
     )
 
 
