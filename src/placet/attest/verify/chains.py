@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -28,6 +29,8 @@ UNREADABLE = (
 """What the x509 library raises for a certificate that is none, or another's."""
 
 
+# What bytes parse to never changes, and says nothing about trust.
+@lru_cache(maxsize=64)
 def load(der: bytes) -> x509.Certificate:
     """Return a certificate; nothing of it is checked.
 
@@ -89,6 +92,7 @@ def check_dates(certificates: Iterable[x509.Certificate], now: int) -> int:
     return min(ends)
 
 
+@lru_cache(maxsize=64)
 def names(cert: x509.Certificate) -> tuple[bytes, bytes]:
     """Return subject and issuer as DER; neither says anything by itself.
 

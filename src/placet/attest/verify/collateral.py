@@ -123,6 +123,8 @@ def _crl_dates(der: bytes, name: str) -> tuple[int, int]:
     return int(begins.timestamp()), int(ends.timestamp())
 
 
+# Read once for each document: it is the longest part, and the library reads it again.
+@lru_cache(maxsize=16)
 def _next_update(text: str) -> int:
     try:
         found = json.loads(text)["nextUpdate"]
