@@ -31,7 +31,7 @@ from placet.cli.output import (
 from placet.cli.reach import Target
 from placet.cli.settings import Home
 from placet.cli.staging import describe
-from placet.cli.words import anchor, named
+from placet.cli.words import abbreviated, anchor, named
 
 
 @click.command()
@@ -143,7 +143,7 @@ def _show(
     show_table(
         "What changes",
         ("field", "approved now", "would be let in", "what that is"),
-        [(d.field, _brief(d.before), odd(_brief(d.after)), d.meaning) for d in changed],
+        [(d.field, abbreviated(d.before), odd(abbreviated(d.after)), d.meaning) for d in changed],
     )
     same = [d.field for d in candidate.differences if d.same]
     if same:
@@ -158,12 +158,3 @@ def _show(
         answer(good("Nothing speaks against it but your own judgement."))
     if found.policy.floor < profile.security_version:
         answer(Text(f"the floor stays {found.policy.floor} unless you say --floor", style="dim"))
-
-
-def _brief(value: str | None) -> str:
-    """Return a value shortly: digests and measurements by their first digits."""
-    if value is None:
-        return "-"
-    bare = value.rpartition(":")[2]
-    longish = len(bare) > 24 and all(c in "0123456789abcdef" for c in bare)  # noqa: PLR2004 - a digest
-    return f"{value[: len(value) - len(bare)]}{bare[:16]}…" if longish else value

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from placet.cli.arguments import span
+from placet.cli.bits import switched
 from placet.cli.output import Fact, short, when
 from placet.core.encoding import Record
 from placet.core.profile import (
@@ -117,9 +118,29 @@ def compare(before: Profile | None, after: Profile) -> tuple[Difference, ...]:
     """Return every field of two profiles; without one before, all differ."""
     old, new = fields(before) if before is not None else {}, fields(after)
     return tuple(
-        Difference(field=f, before=old.get(f), after=new.get(f), meaning=MEANING.get(f, ""))
+        Difference(
+            field=f,
+            before=old.get(f),
+            after=new.get(f),
+            meaning=_meaning(f, old.get(f), new.get(f)),
+        )
         for f in (*new, *(f for f in old if f not in new))
     )
+
+
+def _meaning(field: str, before: str | None, after: str | None) -> str:
+    """Return what a field means, and which of its bits were switched."""
+    switches = ", ".join(s.text for s in switched(field, before, after))
+    return f"{MEANING.get(field, '')}: {switches}" if switches else MEANING.get(field, "")
+
+
+def abbreviated(value: str | None) -> str:
+    """Return a value shortly: digests and measurements by their first digits."""
+    if value is None:
+        return "-"
+    bare = value.rpartition(":")[2]
+    longish = len(bare) > 24 and all(c in "0123456789abcdef" for c in bare)  # noqa: PLR2004 - a digest
+    return f"{value[: len(value) - len(bare)]}{bare[:16]}…" if longish else value
 
 
 def looser(before: TcbRules, after: TcbRules) -> list[str]:
@@ -142,6 +163,32 @@ def looser(before: TcbRules, after: TcbRules) -> list[str]:
         f"it no longer asks for {', '.join(features)}": bool(features),
         f"it accepts a judgement that ended up to {span(after.grace)} ago": after.grace
         > before.grace,
+    }
+    return [text for text, holds in table.items() if holds]
+
+
+def stricter(before: TcbRules, after: TcbRules) -> list[str]:
+    """Return in which ways rules on platforms accept less than others did.
+
+    Rules can do both: a list with one thing more and another less is wider and narrower.
+    """
+    statuses = sorted(set(before.statuses) - set(after.statuses))
+    advisories = sorted(set(after.denied_advisories) - set(before.denied_advisories))
+    families = sorted(set(after.denied_families) - set(before.denied_families))
+    features = sorted(set(after.features) - set(before.features))
+    table = {
+        f"it no longer accepts platforms with TCB status {', '.join(statuses)}": bool(statuses),
+        "it accepts fewer advisories": _wider(after.allowed_advisories, before.allowed_advisories),
+        f"it denies {', '.join(advisories)}": bool(advisories),
+        f"it denies CPU families {', '.join(families)}": bool(families),
+        "it may run on fewer machines": _wider(after.hardware_ids, before.hardware_ids),
+        "it asks for a newer judgement of the vendor": after.min_evaluation > before.min_evaluation,
+        "it asks for newer firmware": _lower(before.min_tcb, after.min_tcb),
+        f"it accepts privilege levels down to {after.max_vmpl} only": after.max_vmpl
+        < before.max_vmpl,
+        f"it asks for {', '.join(features)}": bool(features),
+        f"a judgement counts for {span(after.grace)} after its end, no longer for "
+        f"{span(before.grace)}": after.grace < before.grace,
     }
     return [text for text, holds in table.items() if holds]
 
