@@ -7,7 +7,8 @@ and revocation lists say is asked at every verification.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 from cryptography import x509
@@ -25,6 +26,7 @@ UNREADABLE = (
     x509.DuplicateExtension,
     x509.ExtensionNotFound,
     x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
 )
 """What the x509 library raises for a certificate that is none, or another's."""
 
@@ -38,13 +40,18 @@ def load(der: bytes) -> x509.Certificate:
         EvidenceError: ``check`` is ``chain``: it does not parse.
     """
     try:
-        with warnings.catch_warnings():
-            # AMD numbers every VCEK zero. The library says that it will stop reading such
-            # ones; a test fails when it has (EVIDENCE 9.1).
-            warnings.simplefilter("ignore")
+        # AMD numbers every VCEK zero. The library says that it will stop reading such
+        # ones; a test fails when it has (EVIDENCE 9.1).
+        with _quiet():
             return x509.load_der_x509_certificate(der)
     except UNREADABLE as e:
         refuse("chain", "a certificate does not parse", e)
+
+
+def serial(cert: x509.Certificate) -> int:
+    """Return a certificate's number, zero included."""
+    with _quiet():
+        return cert.serial_number
 
 
 def check_issued(chain: Sequence[x509.Certificate], root: x509.Certificate) -> None:
@@ -61,8 +68,9 @@ def check_issued(chain: Sequence[x509.Certificate], root: x509.Certificate) -> N
             hold, an issuer that is no CA or may not have so many below it, or a leaf that
             is a CA.
     """
-    issuers = [*chain[1:], root]
-    for below, (child, issuer) in enumerate(zip(chain, issuers, strict=True)):
+    links = enumerate(zip(chain, [*chain[1:], root], strict=True))
+    # From the root down: no key is used before it is known to be one of the chain's.
+    for below, (child, issuer) in reversed(list(links)):
         try:
             child.verify_directly_issued_by(issuer)
             authority = _authority(issuer)
@@ -131,6 +139,14 @@ def p384_key(cert: x509.Certificate) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         refuse("chain", "the key that signs is none on P-384")
     return key
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's warnings to itself; what is wrong it raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _authority(cert: x509.Certificate) -> x509.BasicConstraints:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import cbor2
 import msgspec
@@ -23,11 +23,15 @@ from placet.attest.trust import TrustAnchor
 from placet.attest.verify.chains import check_dates, check_issued, load, p384_key
 from placet.attest.verify.quote import refuse
 from placet.core.attestation import TcbState, VerifiedEvidence
+from placet.core.limits import KIB
 from placet.core.profile import NitroMeasurement
 
-COSE_SIGN1 = 18
+TAG = b"\xd2"
+"""Tag 18, COSE_Sign1, in the one byte that it takes."""
 PROTECTED = cbor2.dumps({1: -35})
 """The one protected header: ES384."""
+MAX_DOCUMENT = 12 * KIB
+"""Bytes of a document: the NSM has no room for a longer answer."""
 SIGNATURE, PCR, PCRS = 96, 48, 32
 MAX_BUNDLE = 6
 """Certificates of a chain, its leaf left out; real ones have four."""
@@ -74,19 +78,20 @@ def read_message(raw: bytes) -> Message:
         raw: Within `MAX_EVIDENCE`; with or without the tag of COSE_Sign1.
 
     Raises:
-        EvidenceError: ``check`` is ``header`` or ``document``.
+        EvidenceError: ``check`` is ``size``, ``header`` or ``document``.
     """
     # 9.1 The envelope: four parts, one algorithm, nothing unprotected, nothing behind.
-    outer = _decode(raw, "header", indefinite=False)
-    parts = outer.value if isinstance(outer, cbor2.CBORTag) and outer.tag == COSE_SIGN1 else outer
+    if len(raw) > MAX_DOCUMENT:
+        refuse("size", f"document is {len(raw)} bytes, longer than any NSM's")
+    tag = TAG if raw.startswith(TAG) else b""
+    parts = _decode(raw.removeprefix(tag), "header", indefinite=False)
     if not isinstance(parts, list) or len(parts) != 4:  # noqa: PLR2004 - RFC 9052, section 4.2
         refuse("header", "this is no COSE_Sign1 message")
     protected, unprotected, payload, signature = parts
-    if protected != PROTECTED or unprotected != {} or not isinstance(unprotected, dict):
+    if protected != PROTECTED or unprotected != {}:
         refuse("header", "headers are not exactly ES384, protected")
     if not isinstance(payload, bytes) or not isinstance(signature, bytes):
         refuse("header", "payload or signature is no byte string")
-    tag = cbor2.dumps(cbor2.CBORTag(COSE_SIGN1, 0))[:-1] if parts is not outer else b""
     if raw != tag + cbor2.dumps(parts) or len(signature) != SIGNATURE:
         refuse("header", "message is not in its shortest form, or bytes follow it")
     signed = cbor2.dumps(["Signature1", protected, b"", payload])
@@ -96,7 +101,9 @@ def read_message(raw: bytes) -> Message:
 def _document(payload: bytes) -> Document:
     # 9.2 The document: every field of its type and size. What else is in it AWS has signed.
     try:
-        document = msgspec.convert(_decode(payload, "document", indefinite=True), Document)
+        # Bytes are bytes: text that might be base64 is none of them.
+        fields = _decode(payload, "document", indefinite=True)
+        document = msgspec.convert(fields, Document, builtin_types=(bytes,))
     except msgspec.ValidationError as e:
         refuse("document", f"a field of the document is not of its type and size: {e}"[:300], e)
     if not {0, 1, 2} <= document.pcrs.keys():
@@ -179,10 +186,24 @@ def _measurement(pcrs: Mapping[int, bytes]) -> NitroMeasurement:
     )
 
 
+class _NoTags(dict[int, "cbor2.SemanticDecoderCallback"]):
+    """Tags are read by nobody: one makes a regular expression, whose making takes seconds."""
+
+    def __missing__(self, tag: int) -> NoReturn:
+        raise ValueError(f"no tag is expected here, and not {tag}")
+
+
+_NO_TAGS = _NoTags()
+
+
 def _decode(raw: bytes, check: str, *, indefinite: bool) -> object:
     try:
         return cbor2.loads(
-            raw, max_depth=8, allow_indefinite=indefinite, allow_duplicate_keys=False
+            raw,
+            semantic_decoders=_NO_TAGS,
+            max_depth=8,
+            allow_indefinite=indefinite,
+            allow_duplicate_keys=False,
         )
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as e:
         refuse(check, "this is no CBOR", e)

@@ -28,6 +28,7 @@ from placet.attest.verify.chains import (
     load,
     names,
     p384_key,
+    serial,
 )
 from placet.attest.verify.quote import refuse
 from placet.core.attestation import TcbState, VerifiedEvidence
@@ -247,14 +248,11 @@ def _chain(leaf_der: bytes, signer_der: bytes, root_der: bytes, fingerprint: str
     # 8.5 Each certificate was issued by the next one; names fit.
     leaf, signer, root = load(leaf_der), load(signer_der), load(root_der)
     check_issued((leaf, signer), root)
-    try:
-        extensions = {
-            e.oid: e.value.value
-            for e in leaf.extensions
-            if isinstance(e.value, x509.UnrecognizedExtension)
-        }
-    except UNREADABLE as e:
-        refuse("chain", "VCEK's extensions do not parse", e)
+    extensions = {
+        e.oid: e.value.value
+        for e in leaf.extensions
+        if isinstance(e.value, x509.UnrecognizedExtension)
+    }
     # A root that is nobody's (--root, a development PKI) says by its name which product it is.
     product = AMD_ROOTS.get(fingerprint) or common_name(root).rpartition("-")[2].casefold()
     return Chain(
@@ -290,7 +288,7 @@ def _check_crl(der: bytes, chain: Chain, now: int, grace: int) -> int:
 
 def _listed(crl: x509.CertificateRevocationList, cert: x509.Certificate) -> bool:
     # Every VCEK has the number zero, so that number names none of them.
-    number = cert.serial_number
+    number = serial(cert)
     return number != 0 and crl.get_revoked_certificate_by_serial_number(number) is not None
 
 
@@ -316,9 +314,9 @@ def _check_certificate(report: Report, chain: Chain, kind: Key) -> None:
 def _check_product(report: Report, chain: Chain) -> None:
     # 8.8 Root, certificate and CPU are of one product.
     name = _text(chain.extensions.get(PRODUCT, b"")).casefold()
-    if name.partition("-")[0] != chain.product:
+    if name.partition("-")[0] != chain.product or chain.product not in CPUS:
         refuse("product", f"certificate is for {name!r}, its root for {chain.product!r}")
-    family, models = CPUS.get(chain.product, (0, range(0)))
+    family, models = CPUS[chain.product]
     if report.cpu is not None and (report.cpu[0] != family or report.cpu[1] not in models):
         refuse("product", f"CPU family and model {report.cpu} are not of {chain.product}")
 
