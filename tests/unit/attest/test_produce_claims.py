@@ -217,6 +217,13 @@ def test_sealing_key_is_the_same_at_each_start_and_hangs_on_image_and_config(fam
     assert FAMILIES[family](other, tmp_path).start(other).sealing_key() != key
 
 
+def test_sealing_key_hangs_on_the_privilege_level(tmp_path):
+    """SEV-SNP: level 0 where none is configured."""
+    case = FAMILIES["snp"](VAULT, tmp_path)
+    keys = [case.start(vmpl=level).sealing_key() for level in (None, 0, 1)]
+    assert keys[0] == keys[1] != keys[2]
+
+
 # --- the description ---------------------------------------------------------------------
 
 BAD = {

@@ -85,7 +85,8 @@ ODD = {
     "a document that is text": {"Attestation": {"document": "text"}},
     "a document that is no CBOR": {"Attestation": {"document": b"\xff"}},
     "a document of three parts": {"Attestation": {"document": cbor2.dumps([b"", {}, b""])}},
-    "another tag": {"Attestation": {"document": cbor2.dumps(cbor2.CBORTag(17, [b""] * 4))}},
+    "another tag": {"Attestation": {"document": b"\xd1" + document(b"u")}},
+    "bytes behind the document": {"Attestation": {"document": document(b"u") + b"\0"}},
     "a payload that is no bytes": {"Attestation": {"document": cbor2.dumps([b"", {}, 7, b""])}},
     "a payload that is no map": {
         "Attestation": {"document": cbor2.dumps([b"", {}, cbor2.dumps(7), b""])}
@@ -113,6 +114,12 @@ def test_answer_that_was_cut_to_the_buffer_is_malformed():
     big = document(bytes(0x4000))
     with pytest.raises(MalformedError):
         started(answering({"Attestation": {"document": big}}))
+
+
+def test_as_much_is_read_as_the_kernel_says_that_came():
+    """The rest of the buffer is nobody's answer."""
+    producer = started(Nsm())
+    assert producer._exchange(cbor2.dumps("Other")) == cbor2.dumps({"Error": "InvalidOperation"})
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.EMSGSIZE, errno.EFAULT])

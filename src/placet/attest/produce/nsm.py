@@ -11,14 +11,13 @@ import cbor2
 from placet.attest.produce.device import Machine, reported
 from placet.attest.produce.hardware import HardwareProducer, Quoted
 from placet.attest.produce.producer import Description
-from placet.errors import MalformedError, UnavailableError
+from placet.attest.verify.nitro import read_message
+from placet.errors import EvidenceError, MalformedError, UnavailableError
 
 DEVICE = Path("/dev/nsm")
 NSM_IOCTL_RAW = 0xC0200A00
 RESPONSE_SIZE = 0x3000
 """The most that the module answers."""
-COSE_SIGN1 = 18
-PAYLOAD, PARTS = 2, 4
 
 
 class RawMessage(ctypes.Structure):
@@ -85,14 +84,14 @@ class NsmProducer(HardwareProducer):
 
 
 def _user_data(document: bytes) -> bytes:
-    """Return the bytes that a document says it was made for; nothing is verified."""
-    parts = _decode(document)
-    if isinstance(parts, cbor2.CBORTag) and parts.tag == COSE_SIGN1:
-        parts = parts.value
-    if not isinstance(parts, list | tuple) or len(parts) != PARTS:
-        raise MalformedError("Nitro Security Module answered with what is no document")
-    found = _member(_decode(parts[PAYLOAD]), "user_data")
-    return found if isinstance(found, bytes) else b""
+    """Return the bytes that a document says it was made for; nothing is verified.
+
+    It is read as strictly as a verifier would read it.
+    """
+    try:
+        return read_message(document).document.user_data or b""
+    except EvidenceError as e:
+        raise MalformedError("Nitro Security Module answered with what is no document") from e
 
 
 def _member(value: object, name: str) -> object:
@@ -101,8 +100,15 @@ def _member(value: object, name: str) -> object:
     return value[name]
 
 
-def _decode(raw: object) -> object:
+def _decode(raw: bytes) -> object:
     try:
-        return cbor2.loads(raw, max_depth=16)  # type: ignore[arg-type]
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as e:
+        return cbor2.loads(raw, max_depth=8)
+    except (
+        cbor2.CBORError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+    ) as e:
         raise MalformedError("Nitro Security Module answered with what is no CBOR") from e

@@ -31,7 +31,7 @@ class GuestRequest(ctypes.Structure):
 
 
 class KeyRequest(ctypes.Structure):
-    """``struct snp_derived_key_req``. Root key 0 is the VCEK, or the VLEK where there is one."""
+    """``struct snp_derived_key_req``. Root key 0 is the chip's own, the VCEK."""
 
     _fields_ = (
         ("root_key_select", ctypes.c_uint32),
