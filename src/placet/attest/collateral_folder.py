@@ -93,16 +93,22 @@ class CollateralFolder:
         try:
             # A link, a pipe or a device is no such file, and must not make anybody wait.
             handle = os.open(self._path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(handle, "rb") as file:
-                found = os.fstat(file.fileno())
-                mark = (found.st_ino, found.st_size, found.st_mtime_ns)
-                if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_COLLATERAL:
-                    return None
-                if self._kept.get(name, (None,))[0] == mark:
-                    return self._kept[name][1]
-                text = file.read(MAX_COLLATERAL)
         except OSError:
             return None
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_COLLATERAL:
+                return None
+            mark = (found.st_ino, found.st_size, found.st_mtime_ns)
+            if name in self._kept and self._kept[name][0] == mark:
+                return self._kept[name][1]
+            text = os.read(handle, MAX_COLLATERAL)
+            if len(text) != found.st_size:
+                return None  # it is being written over, in place
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
         self._kept.pop(name, None)
         while len(self._kept) >= MAX_KEPT:
             self._kept.pop(next(iter(self._kept)))
