@@ -20,7 +20,9 @@ from pathlib import Path
 from placet.agent.child import run_child
 from placet.agent.unlock import Agent
 from placet.agent.volume import CHARTER, EmbeddedVolume, Unlocked
+from placet.attest.collateral_folder import CollateralFolder, completed_by
 from placet.attest.produce import open_producer
+from placet.attest.verify import verify_evidence
 from placet.client.clock import HostClock
 from placet.errors import NotApprovedError, PlacetError, UnavailableError
 from placet.ratls.context import self_test
@@ -41,9 +43,15 @@ def main(argv: Sequence[str]) -> int:
         type=Path,
         help=f"file of the key's statements (default: {CHARTER} in the volume)",
     )
+    parser.add_argument(
+        "--collateral",
+        type=Path,
+        help="folder of collateral for vaults whose quotes come without (default: none)",
+    )
     parser.add_argument("--wait", action="store_true", help="try again until the owner approves")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     options = parser.parse_args(argv)
+    folder = options.collateral
     # No core dump may hold the key (I13).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -53,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
             rng=secrets.token_bytes,
             instance=f"workload-{secrets.token_hex(8)}",
             tell=_tell,
+            verify=completed_by(CollateralFolder(folder)) if folder else verify_evidence,
         )
         self_test(now=int(time.time()))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from placet.agent.volume import Unlocked, VolumeDriver
 from placet.attest.produce import Producer
 from placet.attest.trust import TrustAnchor, trust_from_config
+from placet.attest.verify import EvidenceVerifier, verify_evidence
 from placet.client.charters import open_birth
 from placet.client.constellation import Constellation
 from placet.client.creation import create_key
@@ -48,6 +49,7 @@ class Agent:
         rng: Cryptographically secure.
         instance: Random name of this start.
         tell: Gets lines for a person; never a secret.
+        verify: Verifies the vaults' evidence.
     """
 
     producer: Producer
@@ -55,6 +57,7 @@ class Agent:
     rng: Callable[[int], bytes]
     instance: str
     tell: Tell
+    verify: EvidenceVerifier = verify_evidence
 
     async def unlock(self, key: str, charter: Path, volume: VolumeDriver) -> Unlocked:
         """Gather or create the data key, check it, and open the volume with it.
@@ -146,7 +149,11 @@ class Agent:
             producer=self.producer, instance=self.instance, purpose=purpose, keys=(policy.key,)
         )
         connector = Connector(
-            prover=prover, clock=self.clock, rng=self.rng, contexts=renewed_contexts(self.clock)
+            prover=prover,
+            clock=self.clock,
+            rng=self.rng,
+            contexts=renewed_contexts(self.clock),
+            verify=self.verify,
         )
         return Constellation.connect(policy.vault_set, connector, trust=trust)
 

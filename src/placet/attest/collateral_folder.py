@@ -14,16 +14,19 @@ import json
 import os
 import re
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cryptography import x509
 
+from placet.attest.trust import TrustAnchor
+from placet.attest.verify import EvidenceVerifier, verify_evidence
 from placet.attest.verify.chains import UNREADABLE, load
 from placet.attest.verify.collateral import SGX_EXTENSION, read_object
 from placet.attest.verify.quote import read_chain, refuse
 from placet.attest.verify.snp import CPUS, KEYS, split
-from placet.core.attestation import Evidence, Family
+from placet.core.attestation import Evidence, Family, VerifiedEvidence
 from placet.core.encoding import b64, unb64
 from placet.core.limits import MAX_COLLATERAL, MAX_EVIDENCE
 from placet.errors import MalformedError
@@ -129,6 +132,17 @@ class CollateralFolder:
                         os.close(os.open(name, create, 0o644, dir_fd=folder))
             finally:
                 os.close(folder)
+
+
+def completed_by(folder: CollateralFolder) -> EvidenceVerifier:
+    """Return a verifier for who keeps no marks: an app, an owner's laptop."""
+
+    def verify(
+        evidence: Evidence, *, trust: Sequence[TrustAnchor], now: int, grace: int = 0
+    ) -> VerifiedEvidence:
+        return verify_evidence(folder.complete(evidence), trust=trust, now=now, grace=grace)
+
+    return verify
 
 
 def needs(evidence: Evidence) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -23,6 +23,9 @@ from placet.errors import EvidenceError
 MAX_MARKS = 512
 """Subjects that are remembered: twice what there are of CPU families, and some."""
 
+CRL = "/crl/"
+"""What stands in the subject of a revocation list: the same in every update channel."""
+
 
 class Mark(Record):
     """The newest document about one subject. The number counts first, then the date."""
@@ -42,7 +45,9 @@ class Marks(Record):
     marks: Annotated[tuple[Mark, ...], Meta(max_length=MAX_MARKS)] = ()
 
 
-def check(marks: Marks, members: Mapping[str, str], *, anchor: str) -> Marks:
+def check(
+    marks: Marks, members: Mapping[str, str], *, anchor: str, chosen: bool = True
+) -> Marks:
     """Refuse collateral that is older than what was seen, and return the risen marks.
 
     The caller **must** have verified evidence with these very members before: an
@@ -50,12 +55,16 @@ def check(marks: Marks, members: Mapping[str, str], *, anchor: str) -> Marks:
 
     A higher evaluation number is newer whatever its date is: Intel signs several numbers
     side by side. Which of its update channels one is of is not in a document, so where
-    the early channel was seen, the standard one is refused until it has come as far.
+    the early channel was seen, the standard one is refused until it has come as far. That
+    is for whoever runs the vault to choose: collateral that a peer stapled must reach the
+    number, and raises only dates and CRL numbers, or a stranger's quote with early
+    collateral would lock everybody else out.
 
     Args:
         marks: What was seen so far.
         members: The collateral as `read_object` gives it, of Intel or AMD.
         anchor: Name of the root that it verified under (`VerifiedEvidence.anchor`).
+        chosen: It lay in this verifier's own folder; a peer stapled it otherwise.
 
     Raises:
         EvidenceError: ``check`` is ``collateral-older``. Or ``collateral``: the members
@@ -64,15 +73,17 @@ def check(marks: Marks, members: Mapping[str, str], *, anchor: str) -> Marks:
     risen = {mark.subject: mark for mark in marks.marks}
     try:
         for new in _marks_of(members, anchor):
-            old = risen.get(new.subject, new)
-            if (new.number, new.issued) < (old.number, old.issued):
+            old = risen.get(new.subject)
+            if old is not None and (new.number, new.issued) < (old.number, old.issued):
                 refuse(
                     "collateral-older",
                     f"{new.subject} has number {new.number} of {new.issued}, "
                     f"number {old.number} of {old.issued} was seen",
                     hint="Fetch it again: placet collateral fetch",
                 )
-            risen[new.subject] = new
+            same = old is not None and old.number == new.number
+            if chosen or same or CRL in new.subject:
+                risen[new.subject] = new
     except (KeyError, TypeError, AttributeError, *UNREADABLE) as e:
         raise EvidenceError("collateral is none that verified", check="collateral") from e
     if len(risen) > MAX_MARKS:
@@ -104,7 +115,7 @@ def _revocations(anchor: str, crl: x509.CertificateRevocationList) -> Mark:
     except x509.ExtensionNotFound:
         number = 0  # a number is no must; then the date decides, as where it never changes
     (name,) = crl.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return _mark(f"{anchor}/crl/{name.value!s}"[:200], number, crl.last_update_utc)
+    return _mark(f"{anchor}{CRL}{name.value!s}"[:200], number, crl.last_update_utc)
 
 
 def _mark(subject: str, number: int, issued: dt.datetime) -> Mark:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 from rich.status import Status
 
+from placet.attest.collateral_folder import CollateralFolder, completed_by
 from placet.attest.trust import TrustAnchor
 from placet.cli.output import err, plain, short
 from placet.cli.settings import Home, KnownKey
@@ -118,8 +119,18 @@ class _Watched(Constellation):
 
 
 def connector() -> Connector:
-    """Return how a visitor connects."""
-    return Connector(prover=None, clock=clock, rng=os.urandom, contexts=renewed_contexts(clock))
+    """Return how a visitor connects.
+
+    Collateral that a vault does not staple is looked for in this user's folder for it.
+    """
+    folder = CollateralFolder(Home.find().data / "collateral")
+    return Connector(
+        prover=None,
+        clock=clock,
+        rng=os.urandom,
+        contexts=renewed_contexts(clock),
+        verify=completed_by(folder),
+    )
 
 
 def visit(

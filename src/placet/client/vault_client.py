@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from placet.attest.verify import EvidenceVerifier, verify_evidence
 from placet.client.http import Answer, ConnectionPool
 from placet.core.dsse import Signed, open_signed
 from placet.core.encoding import Record, b64, decode, encode
@@ -100,6 +101,7 @@ class Connector:
         rng: Cryptographically secure.
         contexts: Returns the TLS context for a new connection; see `renewed_contexts`.
         timeout: Seconds to connect and attest, and again for each request.
+        verify: Verifies the vaults' evidence, e.g. with collateral from a folder.
     """
 
     prover: WorkloadProver | None
@@ -107,10 +109,17 @@ class Connector:
     rng: Callable[[int], bytes]
     contexts: Callable[[], AttestedContext]
     timeout: float = 10.0
+    verify: EvidenceVerifier = verify_evidence
 
     def vault(self, endpoint: str, expect: ExpectVault | UnsafeExpectAnyVault) -> VaultClient:
         """Return a client of the vault at ``host:port``; nothing is connected yet."""
-        exchange = ClientExchange(expect=expect, prover=self.prover, clock=self.clock, rng=self.rng)
+        exchange = ClientExchange(
+            expect=expect,
+            prover=self.prover,
+            clock=self.clock,
+            rng=self.rng,
+            verify=self.verify,
+        )
 
         async def attest(channel: FrameChannel, tls: TlsPeer) -> Session:
             peer = await exchange(channel, tls)

@@ -15,10 +15,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from placet.attest.collateral_folder import CollateralFolder
 from placet.attest.produce import Description, Producer, open_producer
 from placet.attest.trust import trust_from_config
 from placet.core.config import VaultConfig
@@ -30,10 +32,12 @@ from placet.ratls.certificate import make_certificate
 from placet.ratls.context import make_context, self_test
 from placet.ratls.exchange import ServerExchange
 from placet.ratls.server import serve
+from placet.ratls.wrapper import own_evidence
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Batch, Put, Store
+from placet.vault.collateral import MarkedVerifier
 from placet.vault.http import VaultApp
 from placet.vault.records import IdentityRecord
 from placet.vault.service import Vault
@@ -67,6 +71,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="placet vault serve", description=__doc__)
     parser.add_argument("--listen", default="127.0.0.1:0", help="address as host:port")
     parser.add_argument("--data", type=Path, required=True, help="folder of the sealed store")
+    parser.add_argument(
+        "--collateral",
+        type=Path,
+        help="folder of collateral for quotes that come without (default: collateral in --data)",
+    )
     options = parser.parse_args(argv)
     host, _, port = options.listen.rpartition(":")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
@@ -77,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o077)
         self_test(now=int(time.time()))
-        asyncio.run(_run(open_producer(), options.data, host, int(port)))
+        folder = CollateralFolder(options.collateral or options.data / "collateral")
+        asyncio.run(_run(open_producer(), options.data, folder, host, int(port)))
     except PlacetError as e:
         print(f"placet vault: {e.detail}\n{e.hint}".rstrip(), file=sys.stderr)  # noqa: T201 - its output
         return 3 if isinstance(e, VerificationError) else 4
@@ -109,16 +119,23 @@ def open_vault(
     return vault, identity, config, journal, clock
 
 
-async def _run(producer: Producer, data: Path, host: str, port: int) -> None:
+async def _run(
+    producer: Producer, data: Path, folder: CollateralFolder, host: str, port: int
+) -> None:
     store = _open_store(producer, data)
     vault, identity, config, journal, clock = open_vault(producer, store, int(time.time()))
-    certificate = make_certificate(now=clock.now(), lifetime=CERTIFICATE_LIFETIME)
+    certificate = make_certificate(
+        now=clock.now(),
+        lifetime=CERTIFICATE_LIFETIME,
+        evidence_of=partial(own_evidence, producer, identity.id),
+    )
     exchange = ServerExchange(
         producer=producer,
         identity_key=identity.key,
         trust=trust_from_config(config.trust_roots),
         clock=clock,
         rng=os.urandom,
+        verify=MarkedVerifier(store, folder),
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

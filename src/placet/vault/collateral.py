@@ -1,0 +1,59 @@
+"""How a vault verifies its peers' evidence: by its folder, under its marks (spec/02, section 3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from placet.attest.collateral_folder import CollateralFolder
+from placet.attest.marks import Marks, check
+from placet.attest.trust import TrustAnchor
+from placet.attest.verify import verify_evidence
+from placet.attest.verify.collateral import read_object
+from placet.core.attestation import Evidence, VerifiedEvidence
+from placet.core.encoding import decode, encode, unb64
+from placet.storage.store import Batch, Put, Store
+
+RECORD = "marks/collateral"
+MAX_KNOWN = 256
+"""Documents that are known to stand under the marks in force."""
+
+
+class MarkedVerifier:
+    """An `EvidenceVerifier` that completes evidence and refuses collateral older than it saw.
+
+    Args:
+        store: The vault's own; the marks are sealed in it.
+        folder: Where collateral lies that peers did not staple.
+    """
+
+    def __init__(self, store: Store, folder: CollateralFolder) -> None:
+        self._store, self._folder = store, folder
+        stored = store.get(RECORD)
+        self._version = stored.version if stored else None
+        self._marks = decode(stored.value, Marks) if stored else Marks()
+        self._known: set[tuple[bytes, str, bool]] = set()
+
+    def __call__(
+        self, evidence: Evidence, *, trust: Sequence[TrustAnchor], now: int, grace: int = 0
+    ) -> VerifiedEvidence:
+        """Return what genuine evidence shows; marks that it raised are durable by then."""
+        whole = self._folder.complete(evidence)
+        shown = verify_evidence(whole, trust=trust, now=now, grace=grace)
+        if whole.collateral is not None:
+            self._mark(whole.collateral, shown.anchor, chosen=evidence.collateral is None)
+        return shown
+
+    def _mark(self, collateral: str, anchor: str, *, chosen: bool) -> None:
+        """Refuse older collateral; what stood under these marks before needs no reading."""
+        document = hashlib.sha256(collateral.encode()).digest(), anchor, chosen
+        if document in self._known:
+            return
+        members = read_object(unb64(collateral))
+        risen = check(self._marks, members, anchor=anchor, chosen=chosen)
+        if risen != self._marks:
+            self._store.commit(Batch((Put(RECORD, encode(risen), self._version),)))
+            self._version = (self._version or 0) + 1
+            self._marks, self._known = risen, set()
+        if len(self._known) < MAX_KNOWN:
+            self._known.add(document)
