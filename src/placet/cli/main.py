@@ -35,6 +35,7 @@ OWN = {
     "log": "placet.cli.log:log",
     "vault.show": "placet.cli.vault:show",
     "evidence": "placet.cli.evidence:evidence",
+    "profile": "placet.cli.profile:profile",
 }
 """Commands of this room."""
 
@@ -60,6 +61,7 @@ SUMMARIES = {
     "sign": "Add a signature to a statement in a file.",
     "deliver": "Bring a signed statement in a file to the vaults.",
     "evidence": "Look at attestation evidence, and verify it offline.",
+    "profile": "Make a profile from evidence, and compare two.",
     "log": "Show the trail of a key at each vault.",
 }
 
@@ -67,7 +69,7 @@ SUMMARIES = {
 SECTIONS = {
     "Owners": ("owner", "key", "pending", "review", "promote", "retire", "log", "sign"),
     "Stagers and couriers": ("stage", "revoke", "deliver"),
-    "Anybody": ("evidence",),
+    "Anybody": ("attest", "evidence", "profile", "collateral"),
     "Machines": ("run", "vault", "platform"),
     "To try it": ("demo", "dev"),
 }
