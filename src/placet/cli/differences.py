@@ -120,7 +120,13 @@ HEADINGS = (
 def explain(before: Profile, after: Profile) -> tuple[Change, ...]:
     """Return what differs between two profiles, heading by heading; nothing if nothing does."""
     found: dict[str, list[Difference]] = {}
-    differing = {d.field: d for d in compare(before, after) if not d.same}
+    # On other hardware a narrowing field may appear that narrows nothing.
+    nothing = (None, "any")
+    differing = {
+        d.field: d
+        for d in compare(before, after)
+        if not d.same and not (d.before in nothing and d.after in nothing)
+    }
     for name, difference in differing.items():
         found.setdefault(_heading(name, differing), []).append(difference)
     return tuple(
@@ -185,7 +191,7 @@ def _details(
 
 def _image(before: Profile, after: Profile) -> list[str]:
     m, warnings = after.measurement, list[str]()
-    if after.image == before.image:
+    if after.image == before.image and type(m) is type(before.measurement):
         warnings.append("the image is the same, and its register is not")
     if isinstance(m, TdxMeasurement) and m.rtmr3 != rtmr3_of_image(after.image):
         warnings.append("RTMR3 is not what this image alone would give: something runs beside it")
@@ -196,9 +202,11 @@ def _narrowing(fields: tuple[Difference, ...], before: Profile, after: Profile) 
     warnings = []
     for name in (d.field for d in fields if d.after is not None):
         old, new = (getattr(p.measurement, name, None) for p in (before, after))
+        if old is None:
+            continue
         if new is None:
             warnings.append(f"{name} no longer narrows")
-        elif name in LOWEST and old is not None and new < old:
+        elif name in LOWEST and new < old:
             warnings.append(f"{name}: older versions are accepted, down to {new}")
     return warnings
 
@@ -214,7 +222,7 @@ def _privileges(
     old, new = before.measurement, after.measurement
     if type(old) is not type(new):
         kinds = [str(m.__struct_config__.tag) for m in (new, old)]
-        warnings.append(f"it is other hardware: {kinds[0]}, before {kinds[1]}: registers differ")
+        warnings.append(f"it is other hardware: {kinds[0]}, before {kinds[1]}")
     if isinstance(old, SnpMeasurement) and isinstance(new, SnpMeasurement):
         versions = abi(old.policy), abi(new.policy)
         if versions[0] != versions[1]:

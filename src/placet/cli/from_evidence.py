@@ -135,6 +135,8 @@ def notes_on(result: Profile, shown: VerifiedEvidence) -> list[str]:
                 "RTMR3 is not what this image, or its event log, extends it to: it is not the "
                 "image's only event, and vaults will refuse a workload there"
             )
+        if not m.mr_config_id.strip("0"):
+            notes.append("MRCONFIGID is zero: it was launched for no config")
     elif not isinstance(m, SnpMeasurement):
         notes.append("image and config are your word: no register of this hardware holds them")
     notes += [
