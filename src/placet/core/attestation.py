@@ -18,6 +18,7 @@ from placet.core.limits import MAX_EVENTS
 from placet.core.profile import Measurement
 
 PROTOCOL: Literal["placet-attest/1"] = "placet-attest/1"
+CERTIFICATE: Literal["placet-cert/1"] = "placet-cert/1"
 EXPORTER_LABEL = b"EXPORTER-placet-attest"
 APP_REPORT = b"app-report/1\0"
 """What applications of the same TEE get their own report data under (R1.6)."""
@@ -62,6 +63,23 @@ class Context(Record, kw_only=True):
     config: Sha384
     purpose: Purpose | None
     keys: Sha256 | None
+    boot: Text
+
+
+class CertificateClaims(Record, kw_only=True):
+    """What the evidence in a certificate is about: a key and a process, and no session.
+
+    It shows, and never authorises: whoever has the key can show it, at any time.
+    """
+
+    schema: Literal[1] = 1
+    protocol: Literal["placet-cert/1"] = CERTIFICATE
+    role: Role
+    spki: Sha256
+    instance: Text
+    app: Text
+    image: Sha256
+    config: Sha384
     boot: Text
 
 
@@ -122,9 +140,17 @@ class AttestedIdentity:
     claims: Claims
 
 
-def claims_of(context: Context) -> Claims:
-    """Return the claims that a context makes."""
-    return Claims(**{name: getattr(context, name) for name in Claims.__struct_fields__})
+SAID = ("instance", "app", "image", "config", "boot")
+"""What a context and a certificate both say about a process."""
+
+
+def claims_of(context: Context | CertificateClaims) -> Claims:
+    """Return the claims that a context makes; a certificate has no purpose and no keys."""
+    told = {name: getattr(context, name) for name in SAID}
+    bound = context if isinstance(context, Context) else None
+    return Claims(
+        purpose=bound.purpose if bound else None, keys=bound.keys if bound else None, **told
+    )
 
 
 def keys_digest(keys: Iterable[str]) -> str:
@@ -140,9 +166,10 @@ def exporter_context(
     return hashlib.sha256(verifier_nonce + prover_nonce + tail).digest()
 
 
-def report_data(context: Context) -> bytes:
-    """Return the 64 bytes that a quote over this context carries."""
-    return hashlib.sha512(PROTOCOL.encode() + b"\0" + encode(context)).digest()
+def report_data(context: Context | CertificateClaims) -> bytes:
+    """Return the 64 bytes that a quote over this context carries, under its own label."""
+    label = PROTOCOL if isinstance(context, Context) else CERTIFICATE
+    return hashlib.sha512(label.encode() + b"\0" + encode(context)).digest()
 
 
 def app_report_data(data: bytes) -> bytes:

@@ -1,14 +1,16 @@
 """Self-signed certificates: a fresh key per process, and a strict reader of the peer's.
 
-A certificate proves nothing by itself: it carries the key that the handshake proves
-possession of, and the evidence is bound to that key and to the session (DESIGN,
-section 5). So the reader takes one shape only, the one that `make_certificate` writes.
+A certificate authorises nobody: it carries the key that the handshake proves possession
+of, and the evidence that counts is bound to that key *and* to the session (DESIGN,
+section 5). What evidence the certificate itself may carry is for people who look
+(`ratls.wrapper`). So the reader takes one shape only, the one that `make_certificate` writes.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -31,7 +33,8 @@ EVIDENCE = ObjectIdentifier("2.23.133.5.4.9")
 """Evidence in a conceptual message wrapper (TCG DICE Attestation Architecture 1.1)."""
 
 ALLOWED = frozenset({BASIC_CONSTRAINTS})
-"""The extensions a peer may send."""
+WITH_EVIDENCE = ALLOWED | {EVIDENCE}
+"""The extensions that may stand in a certificate, and where it may carry evidence."""
 
 _ECDSA_SHA256 = ObjectIdentifier("1.2.840.10045.4.3.2")
 _P256_HEADER = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
@@ -79,6 +82,8 @@ class PeerCertificate:
     der: bytes = field(repr=False)
     spki_der: bytes
     spki_digest: str
+    evidence: bytes | None = field(default=None, repr=False)
+    """As it came, and nobody has read it yet (`ratls.wrapper`)."""
 
 
 def spki_digest(spki_der: bytes) -> str:
@@ -87,13 +92,15 @@ def spki_digest(spki_der: bytes) -> str:
 
 
 def make_certificate(
-    *, now: int, lifetime: int
+    *, now: int, lifetime: int, evidence_of: Callable[[str], bytes] | None = None
 ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """Return a fresh P-256 key and its self-signed certificate.
 
     Args:
         now: Unix seconds; the certificate is valid from five minutes before.
         lifetime: Seconds after ``now`` for which it is valid.
+        evidence_of: Gets the `spki_digest` of the fresh key and returns what the certificate
+            is to show about it, wrapped (`ratls.wrapper`). What it raises comes out.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "placet")])
@@ -104,12 +111,15 @@ def make_certificate(
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     )
+    if evidence_of is not None:
+        shown = x509.UnrecognizedExtension(EVIDENCE, evidence_of(spki_digest(own_spki(key))))
+        builder = builder.add_extension(shown, critical=False)
     return key, builder.sign(key, hashes.SHA256())
 
 
-def own_spki(cert: x509.Certificate) -> bytes:
-    """Return the DER SubjectPublicKeyInfo of one's own certificate."""
-    return cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def own_spki(holder: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the DER SubjectPublicKeyInfo of one's own certificate or key."""
+    return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def parse_certificate(
@@ -118,7 +128,8 @@ def parse_certificate(
     """Return the peer's certificate if it has exactly the shape that we write.
 
     *Not* checked here: validity (OpenSSL did, by this host's clock), possession of the
-    key (the handshake did), and who the peer is (evidence says).
+    key (the handshake did), and who the peer is (evidence says). Evidence that it carries
+    is not even read.
 
     Args:
         der: At most `MAX_CERTIFICATE` bytes.
@@ -153,7 +164,8 @@ def parse_certificate(
         parsed.verify_directly_issued_by(parsed)
     except (ValueError, TypeError, InvalidSignature) as e:
         raise EvidenceError("certificate is not signed by its own key") from e
-    return PeerCertificate(der=der, spki_der=spki, spki_digest=spki_digest(spki))
+    shown = next((e.value for e in tbs.extensions if e.oid == EVIDENCE), None)
+    return PeerCertificate(der=der, spki_der=spki, spki_digest=spki_digest(spki), evidence=shown)
 
 
 def _check_names(tbs: _Tbs) -> None:
@@ -171,3 +183,5 @@ def _check_extensions(found: list[_Extension], allowed: frozenset[ObjectIdentifi
     basic = [e for e in found if e.oid == BASIC_CONSTRAINTS]
     if not basic or not basic[0].critical or basic[0].value != _NO_CA:
         raise EvidenceError("certificate does not say, critically, that it is no CA")
+    if any(e.critical for e in found if e.oid == EVIDENCE):
+        raise EvidenceError("certificate calls critical what nobody has to read")

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from placet.ratls.certificate import make_certificate
 from placet.ratls.context import AttestedContext, make_context
 from placet.ratls.exchange import ServerExchange
 from placet.ratls.server import serve
+from placet.ratls.wrapper import own_evidence
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
@@ -78,7 +80,9 @@ async def serving(folder: Path, number: int = 1, *, port: int = 0) -> AsyncItera
         rng=os.urandom,
     )
     stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
-    certificate = make_certificate(now=clock.now(), lifetime=3600)
+    certificate = make_certificate(
+        now=clock.now(), lifetime=3600, evidence_of=partial(own_evidence, tee, identity.id)
+    )
     context = make_context(*certificate, server=True)
     running = asyncio.create_task(
         serve(VaultApp(vault), context, exchange, port=port, announce=bound.set_result, stop=stop)

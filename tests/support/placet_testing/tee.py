@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from placet.attest.produce.producer import Description
-from placet.core.attestation import Context, Evidence, app_report_data
+from placet.core.attestation import CertificateClaims, Context, Evidence, app_report_data
 from placet.core.config import (
     Config,
     Opens,
@@ -113,6 +113,10 @@ class Tee:
     def quote(self, context: Context) -> Evidence:
         """Return evidence about this process, after the enclave's checks."""
         return self.enclave.quote(context)
+
+    def certificate_quote(self, claims: CertificateClaims) -> Evidence:
+        """Return evidence for this process's certificate, after the same checks."""
+        return self.enclave.quote(claims)
 
     def sealing_key(self) -> bytes:
         """Return the sealing key of this measurement."""

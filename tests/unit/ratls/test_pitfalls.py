@@ -24,7 +24,7 @@ from OpenSSL import SSL, crypto
 from placet.client.http import ConnectionPool
 from placet.core.limits import MAX_BODY
 from placet.errors import EvidenceError, UnavailableError
-from placet.ratls.certificate import MAX_CERTIFICATE, parse_certificate
+from placet.ratls.certificate import EVIDENCE, MAX_CERTIFICATE, parse_certificate
 from placet.ratls.context import make_context
 from placet.ratls.transport import connect
 
@@ -303,15 +303,28 @@ async def test_pitfall_08_large_certificates_meet_our_limit_and_then_openssls(
     ends, listening, raw, size, fate
 ):
     """A client certificate beyond 64.7 KB does not crash the server; ours are all refused."""
-    quote = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.23.133.5.4.9"), b"q" * size)
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.58270.1"), b"q" * size)
     basic = (x509.BasicConstraints(ca=False, path_length=None), True)
     seen = await listening()
-    client = await raw(seen.port, client_with(ends, extensions=(basic, (quote, False))))
+    client = await raw(seen.port, client_with(ends, extensions=(basic, (unknown, False))))
     await client.handshake()
     with pytest.raises((SSL.Error, ConnectionError)):
         await client.receive()
     assert (seen.attests, seen.apps) == ([], [])
     assert fate in str(seen.transports[0]._why)
+
+
+async def test_pitfall_08_what_a_client_shows_as_evidence_is_carried_and_not_read(
+    ends, listening, raw
+):
+    """A server takes a certificate with 60,000 bytes of anything there, and goes on."""
+    shown = x509.UnrecognizedExtension(EVIDENCE, b"q" * 60_000)
+    basic = (x509.BasicConstraints(ca=False, path_length=None), True)
+    seen = await listening()
+    client = await raw(seen.port, client_with(ends, extensions=(basic, (shown, False))))
+    await client.handshake()
+    assert await client.receive() == ends.frame(b"hello")
+    assert seen.attests[0].certificate.evidence == b"q" * 60_000
 
 
 # --- 9: ALPN ----------------------------------------------------------------------------

@@ -13,8 +13,21 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from placet.attest.produce.producer import Description, check_claims
-from placet.attest.produce.socket import Answer, AppReport, Describe, Quote, Request
-from placet.core.attestation import Context, Evidence, app_report_data, report_data
+from placet.attest.produce.socket import (
+    Answer,
+    AppReport,
+    CertificateQuote,
+    Describe,
+    Quote,
+    Request,
+)
+from placet.core.attestation import (
+    CertificateClaims,
+    Context,
+    Evidence,
+    app_report_data,
+    report_data,
+)
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_FRAME
 from placet.core.profile import Measurement, SgxMeasurement
@@ -73,6 +86,8 @@ class Enclave:
             return Answer(id=request.id, description=self.describe())
         if isinstance(ask, Quote):
             return Answer(id=request.id, evidence=self.quote(ask.context))
+        if isinstance(ask, CertificateQuote):
+            return Answer(id=request.id, evidence=self.quote(ask.claims))
         if isinstance(ask, AppReport):
             data = app_report_data(unb64(ask.data))
             return Answer(id=request.id, evidence=self.quoter(self.bundle.measurement, data))
@@ -88,7 +103,7 @@ class Enclave:
             boot=self.boot,
         )
 
-    def quote(self, context: Context) -> Evidence:
+    def quote(self, context: Context | CertificateClaims) -> Evidence:
         """Return evidence over a context whose claims about this process are true.
 
         What the process says about connection, purpose and keys is its own business.

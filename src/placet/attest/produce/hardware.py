@@ -18,7 +18,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from placet.attest.produce.device import Machine, reported
 from placet.attest.produce.producer import Description, check_claims, role_of
-from placet.core.attestation import Context, Evidence, Family, app_report_data, report_data
+from placet.core.attestation import (
+    CertificateClaims,
+    Context,
+    Evidence,
+    Family,
+    app_report_data,
+    report_data,
+)
 from placet.core.config import Config, config_digest
 from placet.core.encoding import b64, decode, encode
 from placet.core.limits import MAX_BODY, MAX_COLLATERAL, MAX_EVIDENCE
@@ -95,11 +102,11 @@ class HardwareProducer(ABC):
             MalformedError: It names no instance, or the device answers what is no quote.
             UnavailableError: The device did not answer.
         """
-        with self._lock:
-            check_claims(context, self._about, self._instance)
-            evidence = self._evidence(report_data(context))
-            self._instance = context.instance
-        return evidence
+        return self._quote(context)
+
+    def certificate_quote(self, claims: CertificateClaims) -> Evidence:
+        """Return evidence whose report data is `report_data` of ``claims``; raises as `quote`."""
+        return self._quote(claims)
 
     def app_report(self, data: bytes) -> Evidence:
         """Return evidence whose report data is `app_report_data` of ``data``."""
@@ -129,6 +136,13 @@ class HardwareProducer(ABC):
         """
         with self._lock:
             self._evidence(SELF_TEST)
+
+    def _quote(self, context: Context | CertificateClaims) -> Evidence:
+        with self._lock:
+            check_claims(context, self._about, self._instance)
+            evidence = self._evidence(report_data(context))
+            self._instance = context.instance
+        return evidence
 
     def _evidence(self, data: bytes) -> Evidence:
         quoted = self._quoted(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from placet.core.attestation import Context, Evidence, Role
+from placet.core.attestation import CertificateClaims, Context, Evidence, Role
 from placet.core.config import Config, VaultConfig
 from placet.core.encoding import Record, Sha256, Sha384, Text
 from placet.errors import MalformedError, RoleDeniedError
@@ -42,6 +42,10 @@ class Producer(Protocol):
         """Return evidence whose report data is `report_data` of ``context``."""
         ...
 
+    def certificate_quote(self, claims: CertificateClaims) -> Evidence:
+        """Return evidence whose report data is `report_data` of ``claims``: to look at."""
+        ...
+
     def sealing_key(self) -> bytes:
         """Return 32 bytes that only this measurement gets on this machine."""
         ...
@@ -56,7 +60,9 @@ def role_of(config: Config) -> Role:
     return "vault" if isinstance(config, VaultConfig) else "workload"
 
 
-def check_claims(context: Context, about: Description, instance: str | None) -> None:
+def check_claims(
+    context: Context | CertificateClaims, about: Description, instance: str | None
+) -> None:
     """Refuse a context that says about this process what is not so (R1.6).
 
     Whoever asks a quoting key **must** call this first. What a context says about

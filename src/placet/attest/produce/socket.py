@@ -14,7 +14,7 @@ import threading
 from collections.abc import MutableMapping
 
 from placet.attest.produce.producer import Description
-from placet.core.attestation import Context, Evidence
+from placet.core.attestation import CertificateClaims, Context, Evidence
 from placet.core.config import config_digest
 from placet.core.encoding import Base64, Int, Record, b64, decode, encode, unb64
 from placet.core.limits import MAX_FRAME
@@ -35,6 +35,12 @@ class Quote(Record, tag_field="op", tag="quote"):
     context: Context
 
 
+class CertificateQuote(Record, tag_field="op", tag="certificate-quote"):
+    """Ask for a quote over what a certificate shows, under the label for that."""
+
+    claims: CertificateClaims
+
+
 class AppReport(Record, tag_field="op", tag="app-report"):
     """Ask for a quote over an application's own data, under the label for that."""
 
@@ -45,11 +51,14 @@ class SealingKey(Record, tag_field="op", tag="sealing-key"):
     """Ask for the key that is bound to this measurement."""
 
 
+Ask = Describe | Quote | CertificateQuote | AppReport | SealingKey
+
+
 class Request(Record):
     """One question. The answer repeats its number."""
 
     id: Int
-    ask: Describe | Quote | AppReport | SealingKey
+    ask: Ask
 
 
 class Answer(Record):
@@ -104,6 +113,10 @@ class SocketProducer:
         """Return evidence whose report data is `report_data` of ``context``."""
         return _evidence(self._ask(Quote(context=context)))
 
+    def certificate_quote(self, claims: CertificateClaims) -> Evidence:
+        """Return evidence whose report data is `report_data` of ``claims``."""
+        return _evidence(self._ask(CertificateQuote(claims=claims)))
+
     def app_report(self, data: bytes) -> Evidence:
         """Return evidence whose report data is `app_report_data` of ``data``."""
         return _evidence(self._ask(AppReport(data=b64(data))))
@@ -119,7 +132,7 @@ class SocketProducer:
         """Hang up."""
         self._sock.close()
 
-    def _ask(self, ask: Describe | Quote | AppReport | SealingKey) -> Answer:
+    def _ask(self, ask: Ask) -> Answer:
         with self._lock:
             number = next(self._ids)
             raw = encode(Request(id=number, ask=ask))
