@@ -19,7 +19,7 @@ from OpenSSL import SSL, crypto
 from placet.core.attestation import EXPORTER_LABEL
 from placet.core.limits import KIB
 from placet.errors import EvidenceError, PlacetError, TooLargeError, UnavailableError
-from placet.ratls.certificate import ALLOWED, MAX_CERTIFICATE, WITH_EVIDENCE, parse_certificate
+from placet.ratls.certificate import MAX_CERTIFICATE, WITH_EVIDENCE, parse_certificate
 from placet.ratls.context import ALPN, AttestedContext, resumed
 from placet.ratls.frames import Attest, FrameChannel, TlsPeer
 
@@ -161,9 +161,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
         if cert is None:
             raise EvidenceError("peer has no certificate")
         der = crypto.dump_certificate(crypto.FILETYPE_ASN1, cert)
-        # Only who serves shows evidence to lookers; from a client it would be dead weight.
-        allowed = ALLOWED if self._context.server else WITH_EVIDENCE
-        parsed = parse_certificate(der, allowed=allowed)
+        parsed = parse_certificate(der, allowed=WITH_EVIDENCE)
 
         def export(label: bytes, context: bytes, length: int) -> bytes:
             return tls.export_keying_material(label, length, context)
