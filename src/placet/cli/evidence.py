@@ -246,7 +246,7 @@ class Outcome:
                 "date": tcb.date or None if tcb else None,
             },
             "at": self.now,
-            "root": shown.anchor if shown else [a.name for a in self.anchors],
+            "root": shown.anchor if shown else self.roots(),
             "families": shown.families if shown else [],
             "hardware_id": shown.hardware_id if shown else None,
             "features": sorted(shown.features) if shown else [],
@@ -265,7 +265,7 @@ class Outcome:
             ("", "check", ""),
             [(good("ok") if ok else bad("no"), name, text) for name, ok, text in self.checks],
         )
-        roots = self.shown.anchor if self.shown else ", ".join(a.name for a in self.anchors)
+        roots = self.shown.anchor if self.shown else ", ".join(self.roots())
         answer("")
         under = f"at {when(self.now)}, under {roots}"
         if self.problem is None:
@@ -273,6 +273,10 @@ class Outcome:
         else:
             answer(Text.assemble(bad("refused"), f" by {self.checks_failed()} {under}"))
             hint(self.problem.hint)
+
+    def roots(self) -> list[str]:
+        """Return the names of the roots that could have vouched for it."""
+        return list(dict.fromkeys(a.name for a in self.anchors))
 
     def checks_failed(self) -> str:
         """Return the names of the checks that refused."""
