@@ -410,6 +410,27 @@ ATTACKS = {
 }
 
 
+@pytest.mark.req("R3.2")
+@pytest.mark.parametrize("make", [foreign_everything, foreign_under_our_root])
+def test_a_self_made_chain_is_refused(lab, make):
+    """A whole synthetic PKI, and one with the trusted root glued on."""
+    with pytest.raises(EvidenceError):
+        lab.verify(make(lab))
+
+
+@pytest.mark.req("R3.3")
+@pytest.mark.parametrize("check", ["debug", "migration", "sept-ve"])
+def test_debug_and_migration_are_refused_whatever_the_measurement(lab, check):
+    """Genuine quotes of the very same measurement, but for these bits."""
+    rows = [attack for attack, expected in ATTACKS.values() if expected == check]
+    assert rows
+    for attack in rows:
+        with pytest.raises(EvidenceError) as refusal:
+            lab.verify(attack(lab))
+        assert refusal.value.members["check"] == check
+
+
+@pytest.mark.req("R3.1")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_is_refused_by_the_check_that_is_meant(lab, name):
     """Each attack is refused, and by the check that names it."""

@@ -450,3 +450,16 @@ def test_tcb_rules_of_the_table_are_the_whole_record() -> None:
         "grace",
     }
     assert ANCHOR in V2.anchor
+
+
+@pytest.mark.req("R3.7")
+@pytest.mark.parametrize("name", ["milan", "MILAN", "19", "1901"])
+def test_a_family_of_cpus_is_denied_whatever_its_status(name: str) -> None:
+    """A generation whose root leaked stays out, by product, family or model, or by FMSPC."""
+    for policy, who in (
+        (snp(denied_families=(name,)), amd()),
+        (rules(denied_families=(FAMILY.upper(),)), identity(V2, (KEY,))),
+    ):
+        with pytest.raises(TcbError) as refused:
+            decide_release(policy, who, purpose="release", keys=(KEY,), age=0, max_age=60, now=NOW)
+        assert refused.value.members["check"] == "family"
