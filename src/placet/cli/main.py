@@ -36,6 +36,7 @@ OWN = {
     "vault.show": "placet.cli.vault:show",
     "evidence": "placet.cli.evidence:evidence",
     "profile": "placet.cli.profile:profile",
+    "collateral": "placet.cli.collateral:collateral",
 }
 """Commands of this room."""
 
@@ -62,6 +63,7 @@ SUMMARIES = {
     "deliver": "Bring a signed statement in a file to the vaults.",
     "evidence": "Look at attestation evidence, and verify it offline.",
     "profile": "Make a profile from evidence, and compare two.",
+    "collateral": "Fetch what vendors sign about platforms.",
     "log": "Show the trail of a key at each vault.",
 }
 
