@@ -107,11 +107,19 @@ def _rules(rules: TcbRules) -> dict[str, str]:
         "tcb denied families": listed(rules.denied_families, "none"),
         "tcb hardware ids": listed(rules.hardware_ids, "any machine"),
         "tcb lowest evaluation": str(rules.min_evaluation),
-        "tcb lowest version": rules.min_tcb or "any",
-        "tcb highest vmpl": str(rules.max_vmpl),
-        "tcb features": listed(rules.features, "none"),
-        "tcb grace": span(rules.grace),
+        **_later_rules(rules),
     }
+
+
+def _later_rules(rules: TcbRules) -> dict[str, str]:
+    """Return those rules that are not written where they say nothing."""
+    found = {
+        "tcb lowest version": rules.min_tcb or "",
+        "tcb highest vmpl": str(rules.max_vmpl or ""),
+        "tcb features": ", ".join(sorted(rules.features)),
+        "tcb grace": span(rules.grace) if rules.grace else "",
+    }
+    return {name: text for name, text in found.items() if text}
 
 
 def compare(before: Profile | None, after: Profile) -> tuple[Difference, ...]:
