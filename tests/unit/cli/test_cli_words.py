@@ -17,6 +17,9 @@ STRICT = msgspec.structs.replace(
     denied_families=("00906ed50000",),
     hardware_ids=("m1",),
     min_evaluation=17,
+    min_tcb="0400000000001801",
+    features=("ecc",),
+    grace=3600,
 )
 
 LOOSER = {
@@ -27,6 +30,11 @@ LOOSER = {
     "a family no longer denied": ({"denied_families": ()}, "00906ed50000"),
     "any machine": ({"hardware_ids": None}, "more machines"),
     "one machine more": ({"hardware_ids": ("m1", "m2")}, "more machines"),
+    "older firmware": ({"min_tcb": "0400000000001800"}, "older firmware"),
+    "any firmware": ({"min_tcb": None}, "older firmware"),
+    "a lower privilege level": ({"max_vmpl": 1}, "privilege levels down to 1"),
+    "a feature less": ({"features": ()}, "no longer asks for ecc"),
+    "a longer grace": ({"grace": 7200}, "ended up to 2h ago"),
     "an older evaluation": ({"min_evaluation": 16}, "older judgement"),
 }
 
@@ -54,7 +62,12 @@ def test_every_field_is_compared():
         assert set(fields(one)) <= MEANING.keys()
     names = {"app", "image", "config", "security_version", "anchor", "measurement", "tcb"}
     assert set(tdx.__struct_fields__) == names
-    assert len([f for f in fields(tdx) if f.startswith("tcb ")]) == len(tdx.tcb.__struct_fields__)
+    full = msgspec.structs.replace(
+        tdx.tcb, min_tcb="01" * 8, max_vmpl=1, features=("ecc",), grace=9
+    )
+    listed = fields(msgspec.structs.replace(tdx, tcb=full))
+    assert set(listed) <= MEANING.keys()
+    assert len([f for f in listed if f.startswith("tcb ")]) == len(full.__struct_fields__)
 
     both = compare(tdx, sgx)
     assert {d.field for d in both} == set(fields(tdx)) | set(fields(sgx))
