@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from pathlib import Path
 
 import click
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from rich.text import Text
 
-from placet.attest.trust import INTEL, INTEL_ROOT, INTEL_TCB_SIGNER, trust_from_config
+from placet.attest.trust import trust_from_config
 from placet.cli.arguments import FILE
-from placet.cli.files import local_files, read_bytes, read_json, vaults_file
+from placet.cli.files import local_files, read_json
+from placet.cli.live import Check, address, check_listed, listed_vaults, meet, read_root, roots_of
 from placet.cli.output import (
     DONE,
     FINDINGS,
@@ -31,21 +27,14 @@ from placet.cli.output import (
     warn,
     when,
 )
-from placet.cli.reach import visit_any
-from placet.cli.settings import Home
+from placet.cli.reach import connector
 from placet.cli.words import anchor
-from placet.client.vault_client import VaultClient
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.attestation import AttestedIdentity
 from placet.core.config import TrustRoot
-from placet.core.encoding import b64
 from placet.core.messages import StatusBody
 from placet.core.profile import Profile, TcbRules, VaultMember, code_id
-from placet.errors import EvidenceError, MalformedError, PlacetError
-from placet.policy.match import match_any
-
-SCHEME = "https://"
-ENDPOINT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):[0-9]{1,5}")
+from placet.errors import MalformedError
 
 
 @click.command()
@@ -83,21 +72,18 @@ def show(
       placet vault show vault1.example:7443 --trust-root intel.pem
       placet vault show 127.0.0.1:7461 --vaults vaults.json
     """
-    endpoint = url.removeprefix(SCHEME).rstrip("/")
-    if not ENDPOINT.fullmatch(endpoint):
-        raise MalformedError(f"{url!r} is no address of a vault", "Write HOST:PORT")
-    listed = _listed(vaults, constellation)
-    roots = (_root(trust_root, tcb_signer),) if trust_root else _roots(listed)
-
-    async def look(vault: VaultClient) -> tuple[AttestedIdentity, StatusBody]:
-        peer = await vault.meet()
-        if peer.identity is None:
-            raise EvidenceError("the peer proved nothing")
-        return peer.identity, await vault.status(os.urandom(32))
-
-    identity, status = visit_any(endpoint, trust_from_config(roots), look)
+    endpoint, _, _ = address(url)
+    listed = listed_vaults(vaults, constellation)
+    roots = (read_root(trust_root, tcb_signer),) if trust_root else roots_of(listed)
+    if not roots:
+        raise MalformedError(
+            "which root may vouch for it? none is named and config.toml knows none",
+            "Add --vaults FILE, or --trust-root FILE",
+        )
+    met = meet(endpoint, trust_from_config(roots), connector().verify)
+    identity, status = met.identity, met.status
     profile = _profile(identity, security_version)
-    checks = _checks(listed, identity)
+    checks = check_listed(listed, identity)
     if as_json:
         print_json(_document(endpoint, identity, status, profile, checks))
     else:
@@ -107,46 +93,6 @@ def show(
         if not as_json:
             hint(f"placet key new LABEL --vaults {add} --profile FILE   (when all are in it)")
     return DONE if all(holds for holds, _ in checks) else FINDINGS
-
-
-def _listed(vaults: Path | None, constellation: str | None) -> tuple[VaultsFile, ...]:
-    if vaults is not None:
-        return (vaults_file(vaults),)
-    home = Home.find()
-    if constellation is not None:
-        return (home.constellation(constellation),)
-    return tuple(home.constellation(name) for name in home.settings().constellations)
-
-
-def _roots(listed: tuple[VaultsFile, ...]) -> tuple[TrustRoot, ...]:
-    roots = {r.root: r for file in listed for r in file.trust_roots}
-    if not roots:
-        raise MalformedError(
-            "which root may vouch for it? none is named and config.toml knows none",
-            "Add --vaults FILE, or --trust-root FILE",
-        )
-    return tuple(roots.values())
-
-
-def _root(path: Path, tcb_signer: str) -> TrustRoot:
-    raw = read_bytes(path)
-    if raw.lstrip().startswith(b"{"):
-        return read_json(path, TrustRoot, "trust root")
-    try:
-        pem = raw.lstrip().startswith(b"-----BEGIN")
-        found = x509.load_pem_x509_certificate(raw) if pem else x509.load_der_x509_certificate(raw)
-    except ValueError as e:
-        raise MalformedError(f"{path} is neither a trust root nor a certificate") from e
-    der = found.public_bytes(Encoding.DER)
-    digest = hashlib.sha256(der).hexdigest()
-    if digest == INTEL_ROOT:
-        return TrustRoot(anchor=INTEL, root=b64(der), tcb_signer=tcb_signer or INTEL_TCB_SIGNER)
-    if not tcb_signer:
-        raise MalformedError(
-            f"{path} is not Intel's root, so the signer under it needs a name",
-            "Add --tcb-signer NAME, or take a trust root as JSON",
-        )
-    return TrustRoot(anchor=f"software:{digest}", root=b64(der), tcb_signer=tcb_signer)
 
 
 def _profile(identity: AttestedIdentity, security_version: int) -> Profile:
@@ -171,35 +117,12 @@ def _profile(identity: AttestedIdentity, security_version: int) -> Profile:
     )
 
 
-def _checks(
-    listed: tuple[VaultsFile, ...], identity: AttestedIdentity
-) -> tuple[tuple[bool, str], ...]:
-    """Compare with the vaults file: is it one of its vaults, with code that it names?"""
-    checks = []
-    vault = identity.claims.instance
-    for file in listed:
-        number = next((i for i, m in enumerate(file.vaults, 1) if m.id == vault), None)
-        if number is None:
-            checks.append((False, "it is none of the vaults in the vaults file"))
-            continue
-        checks.append((True, f"it is vault {number} of the vaults file"))
-        try:
-            match_any(file.profiles, identity)
-        except PlacetError as e:
-            checks.append((False, f"its code is not what the vaults file names: {e.detail}"))
-        else:
-            checks.append((True, "its code is what the vaults file names"))
-    # With several constellations, being in one of them is enough.
-    good_ones = [c for c in checks if c[0]]
-    return tuple(good_ones if len(listed) > 1 and good_ones else checks)
-
-
 def _document(
     endpoint: str,
     identity: AttestedIdentity,
     status: StatusBody,
     profile: Profile,
-    checks: tuple[tuple[bool, str], ...],
+    checks: tuple[Check, ...],
 ) -> dict[str, object]:
     evidence = identity.evidence
     return {
@@ -229,7 +152,7 @@ def _show(
     identity: AttestedIdentity,
     status: StatusBody,
     profile: Profile,
-    checks: tuple[tuple[bool, str], ...],
+    checks: tuple[Check, ...],
 ) -> None:
     evidence, tcb = identity.evidence, identity.evidence.tcb
     measured = msgspec.to_builtins(evidence.measurement)

@@ -51,6 +51,7 @@ from placet.errors import (
     from_problem,
 )
 from placet.policy.match import match_any
+from placet.ratls.certificate import PeerCertificate
 from placet.ratls.frames import FrameChannel, TlsPeer
 
 F = TypeVar("F")
@@ -113,6 +114,8 @@ class VerifiedPeer:
     keys: tuple[str, ...]
     attested_at: float
     """On the monotonic clock, when the nonce that makes it fresh was drawn."""
+    certificate: PeerCertificate | None = None
+    """A vault's, whose evidence is there to be looked at; a client's is nobody's business."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +208,12 @@ class ClientExchange:
         if verdict.problem is not None:
             raise from_problem(verdict.problem)
         return VerifiedPeer(
-            role="vault", spki=tls.peer_spki, identity=identity, keys=(), attested_at=started
+            role="vault",
+            spki=tls.peer_spki,
+            identity=identity,
+            keys=(),
+            attested_at=started,
+            certificate=tls.certificate,
         )
 
 
