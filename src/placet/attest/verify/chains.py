@@ -57,7 +57,7 @@ def serial(cert: x509.Certificate) -> int:
 def check_issued(chain: Sequence[x509.Certificate], root: x509.Certificate) -> None:
     """Check that each certificate was issued by the next one, and the last by the root.
 
-    Dates and revocation are *not* checked: see `check_dates` and `check_revoked`.
+    Dates are *not* checked (`check_dates`), nor revocation, of which only AMD has lists.
 
     Args:
         chain: Leaf first, root left out.

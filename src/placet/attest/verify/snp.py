@@ -70,6 +70,8 @@ GUIDS = {
 }
 """Entries of the certificate table behind an extended report (GHCB 2.01, section 4.1.8.1)."""
 MEMBERS = frozenset(GUIDS.values())
+ENTRY = 24
+"""Bytes of an entry of that table: GUID, offset, length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +139,14 @@ def _table(raw: bytes) -> Iterator[tuple[str, bytes]]:
     # 8.2 The table is transport: what it holds counts by its signatures only. Entries that
     # nobody knows here are passed over, one that stands twice is not.
     seen = set()
-    for at in range(0, len(raw), 24):
-        entry = raw[at : at + 24]
+    for at in range(0, len(raw), ENTRY):
+        entry = raw[at : at + ENTRY]
         if not any(entry):
             return
-        if len(entry) < 24:  # noqa: PLR2004 - an entry: GUID, offset, length
+        if len(entry) < ENTRY:
             break
         guid, (offset, length) = entry[:16], struct.unpack("<II", entry[16:])
-        if offset < at or offset + length > len(raw):
+        if offset < at + ENTRY or offset + length > len(raw):
             break
         # Firmware tables write a GUID's first fields in either byte order.
         swapped = guid[3::-1] + guid[5:3:-1] + guid[7:5:-1] + guid[8:]
