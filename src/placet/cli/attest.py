@@ -32,7 +32,7 @@ from placet.cli.output import DONE, FINDINGS, json_option, print_json, reported
 from placet.cli.reach import clock, connector
 from placet.client.vaults_file import VaultsFile
 from placet.core.attestation import claims_of
-from placet.errors import BindingError
+from placet.errors import BindingError, EvidenceError, UnavailableError
 from placet.ratls.certificate import PeerCertificate
 from placet.ratls.wrapper import ShownKey, verify_shown
 
@@ -95,12 +95,20 @@ def attest(
     if certificate_only:
         seen = _by_certificate(endpoint, certificate_of(host, port), trust, verify)
     else:
-        seen = _by_session(endpoint, meet(endpoint, trust, verify), trust, verify, listed)
+        seen = _by_session(endpoint, _met(endpoint, trust, verify), trust, verify, listed)
     if as_json:
         print_json(document(seen))
     else:
         show(seen)
     return DONE if all(holds for holds, _ in seen.checks) else FINDINGS
+
+
+def _met(endpoint: str, trust: tuple[TrustAnchor, ...], verify: EvidenceVerifier) -> Met:
+    try:
+        return meet(endpoint, trust, verify)
+    except (EvidenceError, UnavailableError) as e:
+        e.hint = e.hint or "Is it an app, and no vault? Add --certificate-only"
+        raise
 
 
 def _by_certificate(

@@ -213,8 +213,8 @@ def certificate_of(host: str, port: int, *, timeout: float = TIMEOUT) -> PeerCer
             _shake(tls, sock, time.monotonic() + timeout)
     except SSL.Error as e:
         raise EvidenceError(
-            f"no TLS 1.3 handshake as attested peers make it with {host} port {port}: {e}",
-            "Is it one? It shows a certificate of its own making, on P-256.",
+            f"no TLS handshake with {host} port {port} as attested peers make it: {_reason(e)}",
+            "Is it one? They speak TLS 1.3, and their certificate is of their own making (P-256).",
             check="tls",
         ) from e
     except (OSError, UnicodeError) as e:
@@ -245,6 +245,11 @@ def _shake(tls: SSL.Connection, sock: socket.socket, deadline: float) -> None:
                 why = "the peer ended the handshake" if not data else "its handshake has no end"
                 raise UnavailableError(why)
             tls.bio_write(data)
+
+
+def _reason(error: SSL.Error) -> str:
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return "; ".join(str(entry[-1]) for entry in queue) or type(error).__name__
 
 
 def _is_address(host: str) -> bool:
