@@ -8,7 +8,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-
 DOORS  := pyproject.toml --extra platform
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench tcb requirements lock wheels clean
+.PHONY: help setup demo test lint format bench fuzz mutants tcb requirements lock wheels clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +45,15 @@ format: $(STAMP) ## let ruff format and mend what it can
 bench: $(STAMP) ## measure, beside the same work done in process (build/bench.json)
 	@mkdir -p build
 	$(BIN)/python bench/run.py
+
+fuzz: $(STAMP) ## every parser against hostile bytes, FUZZ_SECONDS each (5)
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet \
+	  --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/fuzz.txt \
+	  || true
+	@$(BIN)/python tools/fuzz.py
+
+mutants: $(STAMP) ## delete each check of the verifier in turn; a test must fail
+	@$(BIN)/python tools/mutants.py
 
 tcb: $(STAMP) ## lines per trusted room, and what the vault's trusted base depends on
 	@$(BIN)/python tools/tcb.py
