@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from placet.attest.roots import pinned
-from placet.attest.trust import VENDORS, TrustAnchor
+from placet.attest.trust import INTEL_TCB_SIGNER, VENDORS, TrustAnchor
 from placet.cli.evidence_fields import Fields, family_of, read_fields
 from placet.cli.files import read_bytes
 from placet.core.attestation import Evidence, Family
@@ -244,9 +244,11 @@ def _signer(found: Found | None) -> str:
     try:
         members = json.loads(unb64(collateral or ""))
         first = x509.load_pem_x509_certificates(members[ISSUER_CHAIN].encode())[0]
-        return _name(first)
+        name = _name(first)
     except (ValueError, KeyError, TypeError, AttributeError, MalformedError):
         return ""
+    # Under no other root that name counts; the verifier refuses it by a check.
+    return "" if name == INTEL_TCB_SIGNER else name
 
 
 def read_rules(path: Path) -> TcbRules:

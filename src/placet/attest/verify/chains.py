@@ -31,6 +31,14 @@ UNREADABLE = (
 """What the x509 library raises for a certificate that is none, or another's."""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the x509 library's warnings to itself: of a serial number, of a name's length."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 # What bytes parse to never changes, and says nothing about trust.
 @lru_cache(maxsize=64)
 def load(der: bytes) -> x509.Certificate:
@@ -42,15 +50,19 @@ def load(der: bytes) -> x509.Certificate:
     try:
         # AMD numbers every VCEK zero. The library says that it will stop reading such
         # ones; a test fails when it has (EVIDENCE 9.1).
-        with _quiet():
-            return x509.load_der_x509_certificate(der)
+        with quiet():
+            cert = x509.load_der_x509_certificate(der)
     except UNREADABLE as e:
         refuse("chain", "a certificate does not parse", e)
+    # The one byte beside the signature that nobody signed: how many bits of it are unused.
+    if der[-len(cert.signature) - 1 :] != b"\0" + cert.signature:
+        refuse("chain", "a certificate's signature is no whole number of bytes")
+    return cert
 
 
 def serial(cert: x509.Certificate) -> int:
     """Return a certificate's number, zero included."""
-    with _quiet():
+    with quiet():
         return cert.serial_number
 
 
@@ -72,9 +84,10 @@ def check_issued(chain: Sequence[x509.Certificate], root: x509.Certificate) -> N
     # From the root down: no key is used before it is known to be one of the chain's.
     for below, (child, issuer) in reversed(list(links)):
         try:
-            child.verify_directly_issued_by(issuer)
-            authority = _authority(issuer)
-            leaf_is_authority = below == 0 and _authority(child).ca
+            with quiet():
+                child.verify_directly_issued_by(issuer)
+                authority = _authority(issuer)
+                leaf_is_authority = below == 0 and _authority(child).ca
         except UNREADABLE as e:
             refuse("chain", f"certificate {below} was not issued by the next one", e)
         limit = authority.path_length
@@ -108,7 +121,8 @@ def names(cert: x509.Certificate) -> tuple[bytes, bytes]:
         EvidenceError: ``check`` is ``chain``: one is damaged.
     """
     try:
-        return cert.subject.public_bytes(), cert.issuer.public_bytes()
+        with quiet():
+            return cert.subject.public_bytes(), cert.issuer.public_bytes()
     except UNREADABLE as e:
         refuse("chain", "a certificate's name does not parse", e)
 
@@ -120,7 +134,8 @@ def common_name(cert: x509.Certificate) -> str:
         EvidenceError: ``check`` is ``chain``: there is none, several, or one that is no text.
     """
     try:
-        (name,) = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        with quiet():
+            (name,) = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError as e:
         refuse("chain", "a certificate's subject has not exactly one common name", e)
     return str(name.value)
@@ -139,14 +154,6 @@ def p384_key(cert: x509.Certificate) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         refuse("chain", "the key that signs is none on P-384")
     return key
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's warnings to itself; what is wrong it raises."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _authority(cert: x509.Certificate) -> x509.BasicConstraints:
