@@ -60,12 +60,6 @@ def load(der: bytes) -> x509.Certificate:
     return cert
 
 
-def serial(cert: x509.Certificate) -> int:
-    """Return a certificate's number, zero included."""
-    with quiet():
-        return cert.serial_number
-
-
 def check_issued(chain: Sequence[x509.Certificate], root: x509.Certificate) -> None:
     """Check that each certificate was issued by the next one, and the last by the root.
 
@@ -136,7 +130,7 @@ def common_name(cert: x509.Certificate) -> str:
     try:
         with quiet():
             (name,) = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError as e:
+    except UNREADABLE as e:
         refuse("chain", "a certificate's subject has not exactly one common name", e)
     return str(name.value)
 

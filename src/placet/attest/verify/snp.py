@@ -28,7 +28,7 @@ from placet.attest.verify.chains import (
     load,
     names,
     p384_key,
-    serial,
+    quiet,
 )
 from placet.attest.verify.quote import refuse
 from placet.core.attestation import TcbState, VerifiedEvidence
@@ -269,12 +269,13 @@ def _chain(leaf_der: bytes, signer_der: bytes, root_der: bytes, fingerprint: str
 
 def _check_crl(der: bytes, chain: Chain, now: int, grace: int) -> int:
     try:
-        crl = x509.load_der_x509_crl(der)
-        begins, ends = crl.last_update_utc.timestamp(), crl.next_update_utc
-        genuine = crl.issuer == chain.root.subject and crl.is_signature_valid(
-            chain.root.public_key()  # type: ignore[arg-type] # the kinds it takes are checked inside
-        )
-        revoked = [c for c in (chain.signer, chain.leaf) if _listed(crl, c)]
+        with quiet():
+            crl = x509.load_der_x509_crl(der)
+            begins, ends = crl.last_update_utc.timestamp(), crl.next_update_utc
+            genuine = crl.issuer == chain.root.subject and crl.is_signature_valid(
+                chain.root.public_key()  # type: ignore[arg-type] # it checks the kinds inside
+            )
+            revoked = [c for c in (chain.signer, chain.leaf) if _listed(crl, c)]
     except UNREADABLE as e:
         refuse("crl", "revocation list does not parse", e)
     if not genuine:
@@ -290,7 +291,7 @@ def _check_crl(der: bytes, chain: Chain, now: int, grace: int) -> int:
 
 def _listed(crl: x509.CertificateRevocationList, cert: x509.Certificate) -> bool:
     # Every VCEK has the number zero, so that number names none of them.
-    number = serial(cert)
+    number = cert.serial_number
     return number != 0 and crl.get_revoked_certificate_by_serial_number(number) is not None
 
 
