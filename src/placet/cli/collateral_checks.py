@@ -23,7 +23,7 @@ from placet.attest.verify.chains import (
     check_issued,
     common_name,
     load,
-    serial,
+    quiet,
 )
 from placet.attest.verify.collateral import check_collateral, read_members, read_object
 from placet.attest.verify.quote import Chain, pem_chain, refuse
@@ -64,9 +64,10 @@ def check_genuine(
     if len(raw) > MAX_COLLATERAL:
         refuse("size", f"collateral is longer than {MAX_COLLATERAL} bytes")
     try:
-        if isinstance(item, IntelItem):
-            return _intel(item, read_members(raw), anchors, now)
-        return _amd(item, read_object(raw), anchors, now)
+        with quiet():
+            if isinstance(item, IntelItem):
+                return _intel(item, read_members(raw), anchors, now)
+            return _amd(item, read_object(raw), anchors, now)
     except (*UNREADABLE, KeyError, AttributeError, RecursionError) as e:
         raise EvidenceError(f"collateral does not parse: {e!r}"[:300], check="collateral") from e
 
@@ -221,7 +222,7 @@ def _check_list(
     if crl.issuer != issuer.subject or not genuine:
         refuse("crl", "a revocation list is not signed by its issuer")
     for cert in below:
-        number = serial(cert)
+        number = cert.serial_number
         # Every VCEK has the number zero, so that number names none of them.
         if number and crl.get_revoked_certificate_by_serial_number(number) is not None:
             refuse("revoked", "a certificate of the collateral's chains is revoked")
