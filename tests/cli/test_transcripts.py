@@ -9,6 +9,9 @@ import os
 import re
 from pathlib import Path
 
+import msgspec
+from placet_testing.charters import profile
+
 from placet.cli.main import cli
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,11 +108,34 @@ def test_refusals_as_their_owner_sees_them(house):
     story.check()
 
 
+def test_differences_as_their_reviewer_sees_them(empty):
+    """Another image, rules on the platform alone, a development root with all its registers."""
+    story = Transcript(empty, "differences")
+    one, two = profile(1), profile(2, security_version=2)
+    hardware = msgspec.structs.replace(one, anchor="intel")
+    counters = msgspec.structs.replace(
+        two, measurement=msgspec.structs.replace(two.measurement, td_attributes="00000010000000c0")
+    )
+    looser = msgspec.structs.replace(
+        one, tcb=msgspec.structs.replace(one.tcb, statuses=("UpToDate", "OutOfDate"))
+    )
+    names = {"1": one, "2": two, "rules": looser, "hardware": hardware, "counters": counters}
+    files = {}
+    for name, content in names.items():
+        files[name] = empty.folder / f"{name}.json"
+        files[name].write_bytes(msgspec.json.encode(content))
+    story.run("profile", "diff", files["1"], files["1"])
+    story.run("profile", "diff", files["1"], files["2"], code=1)
+    story.run("profile", "diff", files["1"], files["rules"], code=1)
+    story.run("profile", "diff", files["hardware"], files["counters"], code=1)
+    story.check()
+
+
 def test_help_explains_before_it_asks(empty):
     """The help of every command of this room, so that a change of it is seen."""
     story = Transcript(empty, "help")
     story.run("--help")
-    for group in ("owner", "key", "vault"):
+    for group in ("owner", "key", "vault", "evidence", "profile"):
         story.run(group, "--help")
     for command in (
         *(("owner", c) for c in ("init", "show")),
@@ -117,6 +143,8 @@ def test_help_explains_before_it_asks(empty):
         *((c,) for c in ("stage", "pending", "revoke", "review", "promote", "retire")),
         *((c,) for c in ("sign", "deliver", "log")),
         ("vault", "show"),
+        *(("evidence", c) for c in ("show", "verify")),
+        *(("profile", c) for c in ("from-evidence", "diff")),
     ):
         story.run(*command, "--help")
     story.check()

@@ -17,7 +17,7 @@ TD_ATTRIBUTES = {
     29: ("MIGRATABLE", "it may be moved to another machine; refused everywhere"),
     30: ("PKS", "protection keys for its kernel"),
     31: ("KL", "Key Locker"),
-    62: ("TPA", "it provisions devices (TDX Connect)"),
+    62: ("TPA", "it provisions devices for TDX Connect"),
     63: ("PERFMON", "performance counters, which measure other code too"),
 }
 XFAM = {

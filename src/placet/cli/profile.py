@@ -84,9 +84,10 @@ def from_evidence(  # noqa: PLR0913 - each is one option
     to: Path | None,
     as_json: bool,
 ) -> int:
-    r"""Write the profile that names exactly what verified evidence shows.
+    r"""Write a profile of what verified evidence shows.
 
-    FILE is verified as `placet evidence verify` does it; what is refused gives no profile.
+    It names exactly that. FILE is verified as `placet evidence verify` does it, and what is
+    refused gives no profile.
     Its rules accept the status and advisories that were seen, and nothing older. It says
     what one machine ran once, not that this is code to trust: build it yourself for that.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -38,6 +39,11 @@ from placet.policy.match import match_rules
 from placet_dev.tee.pki import DevPki, Flaws
 from placet_dev.tee.quotes import sgx_measurement, sgx_quote, tdx_measurement, tdx_quote
 
+VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors"
+real = pytest.mark.skipif(
+    not (VECTORS / "manifest.json").exists(),
+    reason="real evidence lies in ../shared/vectors, which is not here",
+)
 IMAGE, OTHER = "sha256:" + "ab" * 32, "sha256:" + "ac" * 32
 CONFIG, ELSE = "sha384:" + "cd" * 48, "sha384:" + "ce" * 48
 SOFTWARE = "software:" + "0f" * 32
@@ -472,6 +478,46 @@ def test_a_machine_that_is_named_may_be_the_only_one(files, monkeypatch):
     monkeypatch.setattr(command, "verify_evidence", lambda *_, **__: shown)
 
     assert told(files, *NAMED, "--hardware")["profile"]["tcb"]["hardware_ids"] == ["machine-1"]
+
+
+REAL = {
+    "sgx/d2457b83aefc.quote.bin": (
+        *("--collateral", "collateral/d2457b83aefc-2025-08-15-eval17.json", "--at", 1756530546),
+        ("mrenclave", "OutOfDate", 17),
+    ),
+    "tdx/b9e238b2bd96.quote.bin": (
+        *("--collateral", "collateral/b9e238b2bd96-2026-08-13-eval20.json", "--at", 1787894484),
+        ("mrtd", "UpToDate", 19),
+    ),
+    "nitro/5e983e0bf00a.cose.bin": (("pcr0", "Unrated", 0),),
+}
+
+
+@real
+@pytest.mark.parametrize("name", REAL)
+def test_real_evidence_makes_a_profile(name):
+    """Of Intel and AWS; TDX names its own config, the others are told one."""
+    *options, (register, status, evaluation) = REAL[name]
+    told_files = [VECTORS / o if str(o).startswith("collateral/") else o for o in options]
+    config = () if name.startswith("tdx") else ("--config", CONFIG)
+
+    out, _ = run("from-evidence", VECTORS / name, *told_files, *NAMED, *config, "--json")
+
+    found = msgspec.convert(json.loads(out)["profile"], Profile)
+    assert any(getattr(found.measurement, register))
+    assert found.tcb.statuses == (status,)
+    assert found.tcb.min_evaluation == evaluation
+
+
+@real
+def test_a_guest_of_others_makes_none():
+    """A real SEV-SNP report whose HOST_DATA stands for no config and image of ours."""
+    report = VECTORS / "snp" / "14fd2b6e459c.report.bin"
+    given = ("--collateral", VECTORS / "snp" / "14fd2b6e459c.vcek.der", "--at", 1767225600)
+
+    out, _ = run("from-evidence", report, *given, *NAMED, "--config", CONFIG, "--json", code=3)
+
+    assert json.loads(out)["check"] == "host-data"
 
 
 # --- diff ------------------------------------------------------------------------------------
