@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cache
 
 import cbor2
@@ -105,7 +104,7 @@ ENVELOPES = {
     "a length that is not the shortest": lambda: (
         b"\x98\x04" + pki().message(payload(), tag=None)[1:]
     ),
-    "20,000 deep": lambda: b"\x81" * 20_000 + b"\0",
+    "10,000 deep": lambda: b"\x81" * 10_000 + b"\0",
     "a huge length": lambda: b"\x5b" + b"\xff" * 8,
 }
 
@@ -230,14 +229,9 @@ def test_each_certificate_counts_now():
         for ended in (life(-2 * HOUR, -1), life(1, HOUR)):
             raw, lab = signed_by(**{party: {"life": ended}})
             assert refused(raw, lab=lab) == "dates", party
-    ends = (
-        pki().leaf.certificate.not_valid_after_utc if hasattr(pki().leaf, "certificate") else None
-    )
-    shown = verify(pki().document())
-    last = shown.expires if ends is None else int(ends.timestamp())
+    last = verify(pki().document()).expires
     assert verify(pki().document(), now=last)
     assert refused(pki().document(), now=last + 1) == "dates"
-    assert datetime.fromtimestamp(last, UTC)
 
 
 def test_a_document_of_later_is_refused():
