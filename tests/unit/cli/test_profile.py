@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -895,6 +896,27 @@ def test_what_is_no_profile_is_unreadable(tmp_path, content):
 
     for pair in ((good, wrong), (wrong, good), (good, tmp_path / "nothing")):
         assert run("diff", *pair, code=2)[1].startswith("placet: ")
+
+
+def test_the_guides_example_runs(tmp_path, monkeypatch):
+    """Each line that docs/evidence.md shows of a comparison is what is printed."""
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "evidence.md").read_text()
+    _, _, example = guide.partition("## An example")
+    program = textwrap.dedent(
+        example[example.index("    from pathlib") : example.index("Under the")]
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(compile(textwrap.dedent(program), "docs/evidence.md", "exec"), {})  # noqa: S102 - our own guide
+    given = ("--root", "root.pem", "--at", 1800000000, "--app", "notes")
+    for name, collateral, digit in (("1", "collateral", "a"), ("2", "outofdate", "b")):
+        file, to = f"notes-{name}.bin", f"notes-{name}.json"
+        with_collateral = ("--collateral", f"{collateral}.json", *given)
+        run("from-evidence", file, *with_collateral, "--image", "sha256:" + digit * 64, "--out", to)
+
+    out, _ = run("diff", "notes-1.json", "notes-2.json", code=1)
+
+    shown = {line.strip() for line in example.splitlines()}
+    assert {line.strip() for line in out.splitlines()} <= shown
 
 
 def test_names_of_others_are_harmless(tmp_path):
