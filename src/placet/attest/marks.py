@@ -45,9 +45,7 @@ class Marks(Record):
     marks: Annotated[tuple[Mark, ...], Meta(max_length=MAX_MARKS)] = ()
 
 
-def check(
-    marks: Marks, members: Mapping[str, str], *, anchor: str, chosen: bool = True
-) -> Marks:
+def check(marks: Marks, members: Mapping[str, str], *, anchor: str, chosen: bool = True) -> Marks:
     """Refuse collateral that is older than what was seen, and return the risen marks.
 
     The caller **must** have verified evidence with these very members before: an

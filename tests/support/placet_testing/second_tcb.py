@@ -176,7 +176,8 @@ def _relaunch(launched: str, now: str) -> str:
 
 def _identity(info: Json, version: int) -> Json:
     name = f"TDX_{version:02X}"
-    for identity in info.get("tdxModuleIdentities", ()):
+    identities: Sequence[Json] = info.get("tdxModuleIdentities", ())
+    for identity in identities:
         if identity["id"].upper() == name:
             return identity
     refuse("tdx-module", f"no identity {name}")
@@ -205,9 +206,10 @@ def _sorted(levels: Sequence[Json]) -> list[Json]:
 
 
 def _status(level: Json, known: set[str]) -> str:
-    if level["tcbStatus"] not in known:
-        refuse("tcb-status", f"{level['tcbStatus']!r} is no status of this kind of level")
-    return level["tcbStatus"]
+    status: str = level["tcbStatus"]
+    if status not in known:
+        refuse("tcb-status", f"{status!r} is no status of this kind of level")
+    return status
 
 
 def _svns(components: Sequence[Json]) -> list[int]:

@@ -138,7 +138,9 @@ def _verify(
     if (identity["id"], identity["version"]) != ("TD_QE" if tdx else "QE", 2):
         refuse("qe-identity", "of another TEE or version")
     _check_signatures(quote, leaf)
-    module = _td(quote) if tdx else _enclave(quote)
+    module = _td(quote) if tdx else None
+    if not tdx and quote.body[48] & 2:
+        refuse("debug", "enclave in debug mode")
     found = judge(info, platform, module, check_enclave(identity, quote.qe_report))
     certs = (root, authority, leaf, info_signer, identity_signer)
     ends = [_seconds(cert.not_valid_after_utc) for cert in certs]
@@ -244,11 +246,6 @@ def _check_signatures(quote: Quote, leaf: x509.Certificate) -> None:
         refuse("attestation-key", "QE report is about another key")
     point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\4" + quote.key)
     _check(point, quote.signature, quote.signed, "signature")
-
-
-def _enclave(quote: Quote) -> None:
-    if quote.body[48] & 2:
-        refuse("debug", "enclave in debug mode")
 
 
 def _td(quote: Quote) -> Module:

@@ -610,6 +610,14 @@ ATTACKS = {
         "chain",
     ),
     "intermediate that does not say that it is a CA": (signer(constraints=None), "chain"),
+    "intermediate with a name of a kind that nobody reads": (
+        signer(
+            extensions=[
+                x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), der(0x30, b"\xa3\0"))
+            ]
+        ),
+        "chain",
+    ),
     "root that is no CA": (root(constraints=None), "chain"),
     "root that may have leaves only": (root(constraints=SUB_CA), "chain"),
     "root with two common names": (
