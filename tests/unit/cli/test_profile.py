@@ -202,7 +202,7 @@ def test_an_event_log_names_the_image():
         with pytest.raises(MalformedError):
             profile_of(seen(logged, events=events), app="notes")
     first = msgspec.structs.replace(TDX, rtmr3=rtmr3_of(("ready",)))
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedError, match="does not name its image"):
         profile_of(seen(first, events=("ready",)), app="notes")
 
 
@@ -456,6 +456,21 @@ def test_refused_evidence_says_where_to_look(files):
     _, err = run("from-evidence", files / "tdx.bin", *given, *NAMED, code=3)
 
     assert f"placet evidence verify {files / 'tdx.bin'}" in err
+    # What the check itself advises comes first.
+    _, err = run("from-evidence", files / "tdx.bin", "--root", files / "root.der", *NAMED, code=3)
+    assert "next: Staple TCB info" in err
+
+
+def test_rules_with_a_grace_give_it(files):
+    """Collateral that ended counts under --tcb for as long as that says, and no longer."""
+    (files / "grace.json").write_text('{"statuses": ["UpToDate"], "grace": 3600}')
+    ended = pki().collateral("tdx", NOW, Flaws(ends=NOW - 60))
+    (files / "ended.json").write_bytes(ended)
+    late = ("--collateral", files / "ended.json", *NAMED)
+
+    assert told(files, *late, code=3)["check"] == "collateral-ended"
+    document = told(files, *late, "--tcb", files / "grace.json")
+    assert document["profile"]["tcb"]["grace"] == 3600
 
 
 def test_config_files_that_are_none(files):
@@ -588,6 +603,20 @@ CHANGES = {
         A,
         msgspec.structs.replace(changed(A, host_data=host_data_of(ELSE, IMAGE)), config=ELSE),
         {"config": ("config", "host_data")},
+        (),
+    ),
+    "SNP config and image": (
+        A,
+        msgspec.structs.replace(
+            changed(A, host_data=host_data_of(ELSE, OTHER)), config=ELSE, image=OTHER
+        ),
+        {"image": ("image",), "config": ("config", "host_data")},
+        (),
+    ),
+    "debug, switched off": (
+        changed(T, td_attributes="0100001000000000"),
+        T,
+        {"hardware and privileges": ("td_attributes",)},
         (),
     ),
     "debug": (
