@@ -299,6 +299,7 @@ class Slot:
 
     def _child(self, tests: Sequence[Sequence[str]]) -> None:
         try:
+            os.setsid()  # a test that ends its own group ends no other mutant
             signal.alarm(MAX_SECONDS)
             nothing = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
