@@ -160,7 +160,7 @@ def _check_module(info: Json, module: Module) -> None:
     identity = _identity(info, module.svn[1]) if module.svn[1] else info["tdxModule"]
     if module.signer != bytes.fromhex(identity["mrsigner"]):
         refuse("tdx-module", "MRSIGNERSEAM")
-    if any(module.attributes) or not _masked(module.attributes, identity, "attributes"):
+    if not _masked(module.attributes, identity, "attributes"):
         refuse("tdx-module", "SEAMATTRIBUTES")
 
 

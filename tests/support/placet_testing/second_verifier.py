@@ -13,6 +13,7 @@ import datetime as dt
 import hashlib
 import json
 import struct
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ UNREADABLE = (
     AttributeError,
     RecursionError,
     struct.error,
+    Warning,
     InvalidSignature,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
@@ -110,7 +112,10 @@ def verify(
         Refused: Anything is not as it must be.
     """
     try:
-        return _verify(_parse(quote), collateral, root_der, tcb_signer, now)
+        # Of certificates that nobody would sign the x509 library warns, and then reads them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return _verify(_parse(quote), collateral, root_der, tcb_signer, now)
     except UNREADABLE as e:
         raise Refused("malformed", repr(e)) from e
 
