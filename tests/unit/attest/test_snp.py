@@ -12,7 +12,7 @@ from functools import cache
 import msgspec
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.x509.oid import NameOID
 from placet_testing.amd import (
     CA,
@@ -481,6 +481,14 @@ def broken_point(lab):
     return lab.evidence(leaf=lab.leaf(edit=renamed(point, b"\x04" + b"\xee" * 48)))
 
 
+def unused_bits(lab):
+    """Say that the last bit of a signature, a zero, is none of it: nobody signed that byte."""
+    found = lab.leaf().der
+    while found[-1] & 1:
+        found = lab.leaf().der
+    return lab.evidence(vcek=found[:-257] + b"\1" + found[-256:])
+
+
 def twice(arc, last):
     """Return an attack by a leaf that has an extension twice: a placeholder is renamed."""
 
@@ -605,6 +613,21 @@ ATTACKS = {
     "leaf with an RSA key": (key_of(lambda: rsa_key("leaf")), "chain"),
     "leaf with an Ed25519 key": (key_of(ed25519.Ed25519PrivateKey.generate), "chain"),
     "leaf whose key is no point": (broken_point, "chain"),
+    "leaf with a key of a kind that nobody knows": (
+        leaf(edit=swap(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209"))),
+        "chain",
+    ),
+    "leaf whose name is a string of bits": (
+        leaf(edit=swap(b"\x0c\x08SEV-VCEK", b"\x03\x08\x00EV-VCEK")),
+        "chain",
+    ),
+    "leaf whose signature has unused bits": (unused_bits, "chain"),
+    "intermediate whose key signs nothing": (
+        lambda lab: lab.evidence(
+            ask=lab.signer("vcek", key=x25519.X25519PrivateKey.generate()).der
+        ),
+        "chain",
+    ),
     "intermediate that is no CA": (
         signer(constraints=x509.BasicConstraints(ca=False, path_length=None)),
         "chain",
