@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RUN, CORPUS, FOUND = ROOT / "fuzz" / "run.py", ROOT / "fuzz" / "corpus", ROOT / "build" / "fuzz"
 PROCESSES = 2
-MAX_MERGED = 32 * 1024
+MAX_MERGED = 6 * 1024
 """Bytes of an input that is put into the saved corpus; a larger one stays in ``build``."""
 
 
@@ -42,13 +42,14 @@ class Outcome:
         return f"{self.target:15}{done:12,}{speed:10,}{new:8,}{memory:9}{int(self.crashed):9}"
 
 
-def fuzz(target: str, seconds: int) -> Outcome:
+def fuzz(target: str, seconds: int, *, real: bool = False) -> Outcome:
     """Fuzz one target and return what became of it."""
     folder = FOUND / target
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.iterdir())
     log = folder / "log.txt"
     command = [sys.executable, str(RUN), target, "--seconds", str(seconds)]
+    command += ["--real"] * real
     with log.open("w") as out:
         code = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
     text = log.read_text(errors="replace")
@@ -70,7 +71,16 @@ def merge(target: str) -> None:
     for path in (FOUND / target / "corpus").iterdir():
         if path.stat().st_size <= MAX_MERGED:
             (small / path.name).write_bytes(path.read_bytes())
-    command = [sys.executable, str(RUN), target, "--", "-merge=1", str(saved), str(small)]
+    command = [
+        sys.executable,
+        str(RUN),
+        target,
+        "--",
+        "-merge=1",
+        "-use_counters=0",
+        str(saved),
+        str(small),
+    ]
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -80,6 +90,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=int(os.environ.get("FUZZ_SECONDS", "5")))
     parser.add_argument("--merge", action="store_true")
+    parser.add_argument("--real", action="store_true", help="start from ../shared/vectors too")
     arguments = parser.parse_args(argv)
     if find_spec("atheris") is None:
         required = bool(os.environ.get("PLACET_REQUIRE_ALL"))
@@ -89,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{'target':15}{'executions':>12}{'exec/s':>10}{'new':>8}{'peak MB':>9}{'crashes':>9}")
     findings = []
     with ThreadPoolExecutor(PROCESSES) as pool:
-        for outcome in pool.map(lambda t: fuzz(t, arguments.seconds), targets):
+        for outcome in pool.map(lambda t: fuzz(t, arguments.seconds, real=arguments.real), targets):
             print(outcome.row(), flush=True)
             if outcome.crashed:
                 findings.append(outcome)
