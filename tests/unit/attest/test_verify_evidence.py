@@ -7,19 +7,21 @@ import json
 import struct
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from placet_testing.amd import Party, revocation_list, swap
 
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify import collateral as collateral_module
 from placet.attest.verify import intel as intel_module
 from placet.attest.verify import verify_evidence
 from placet.core.attestation import Evidence
-from placet.core.encoding import b64
+from placet.core.encoding import MAX_INT, b64
 from placet.core.limits import MAX_COLLATERAL, MAX_EVIDENCE
 from placet.errors import EvidenceError, TcbError
 from placet_dev.tee import pki as dev
@@ -193,6 +195,23 @@ def pck_named_tcb_signer(lab):
     return lab.evidence("sgx", collateral=pki.collateral("sgx", NOW))
 
 
+def ca_named_tcb_signer(lab):
+    """Issue, by the root, an authority under the TCB signer's name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer = dev._issue(dev.TCB_SIGNER, key, lab.pki.root, life=(NOW - DAY, NOW + DAY), path=0)
+    return lab.evidence("sgx", collateral=replace(lab.pki, tcb=signer).collateral("sgx", NOW))
+
+
+def endless_crl(lab):
+    """Give a CRL without nextUpdate; such a one was never out of date."""
+    life, root = (NOW - DAY, NOW + DAY), lab.pki.root
+    ends = b"\x17\x0d" + f"{datetime.fromtimestamp(NOW + DAY, UTC):%y%m%d%H%M%SZ}".encode()
+    issuer = Party(key=root.key, der=root.der, subject=root.certificate.subject)
+    crl = revocation_list(issuer, revoked=(1, 2, 3), life=life, edit=swap(ends, b""))
+    assert x509.load_der_x509_crl(crl).next_update_utc is None
+    return lab.evidence("sgx", collateral=lab.members("sgx", root_ca_crl=crl.hex()))
+
+
 def self_made_signer(lab):
     """Sign TCB info by a self-made certificate that names the right issuer."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -358,6 +377,7 @@ ATTACKS = {
     "TCB info signed by the PCK CA": (flaws("sgx", signer="ca"), "issuer-chain"),
     "TCB info signed by the root": (flaws("sgx", signer="root"), "issuer-chain"),
     "PCK under the TCB signer's name": (pck_named_tcb_signer, "issuer-chain"),
+    "CA under the TCB signer's name": (ca_named_tcb_signer, "issuer-chain"),
     "self-made TCB signer": (self_made_signer, "issuer-chain"),
     "issuer chain of three": (issuers("tcb", "ca", "root"), "issuer-chain"),
     "issuer chain of one": (issuers("tcb"), "issuer-chain"),
@@ -390,8 +410,13 @@ ATTACKS = {
         "quote",
     ),
     "empty root CRL": (members("sgx", root_ca_crl=""), "collateral"),
+    "root CRL without an end": (endless_crl, "collateral"),
     "CRL that is no hex": (members("sgx", pck_crl="zz"), "collateral"),
     "chain that is no ASCII": (members("sgx", tcb_info_issuer_chain="\u00e9"), "collateral"),
+    "TCB info that is no ASCII": (
+        raw_collateral(lambda raw: raw.replace(b'\\"SGX\\"', b'\\"SG\\u00c9\\"', 1)),
+        "collateral",
+    ),
     "TCB info with half a character": (members("sgx", tcb_info="\udc95"), "collateral"),
     "CRL of no version": (crl_version("root_ca_crl"), "collateral"),
     "issuer of no version": (issuer_version, "issuer-chain"),
@@ -501,6 +526,48 @@ def test_a_clock_that_is_none_is_the_callers_fault(lab, now):
         lab.verify(lab.evidence("sgx"), now=now)
 
 
+@pytest.mark.parametrize("now", [0, MAX_INT])
+def test_the_first_and_the_last_second_are_times(lab, now):
+    """At the ends of time evidence is refused, and the caller is not blamed."""
+    with pytest.raises(EvidenceError):
+        lab.verify(lab.evidence("sgx"), now=now)
+
+
+def test_a_revocation_list_counts_from_its_first_second(lab):
+    """``thisUpdate`` itself is no future."""
+    assert lab.verify(lab.evidence("sgx", flaws=lab.flaws(crl_issued=NOW))).overdue == 0
+
+
+def crl_issuer(begin):
+    """Return flawed evidence: overdue, and the chain of its PCK CRL begins then."""
+
+    def evidence(lab):
+        life = (begin, NOW + DAY)
+        ca = dev._issue(dev.PCK_CA, lab.pki.ca.key, lab.pki.root, life=life, path=0)
+        members = json.loads(lab.collateral("sgx", lab.flaws(ends=NOW)))
+        members["pck_crl_issuer_chain"] = ca.pem + lab.pki.root.pem
+        return lab.evidence("sgx", collateral=json.dumps(members).encode())
+
+    return evidence
+
+
+def test_within_a_grace_every_chain_is_looked_at(lab):
+    """The PCK CRL's chain, which nothing else reads, has begun and is one of certificates."""
+    trust = [lab.pki.anchor()]
+    shown = verify_evidence(crl_issuer(NOW)(lab), trust=trust, now=NOW, grace=60)
+    assert shown.overdue == 1
+    with pytest.raises(EvidenceError) as refusal:
+        verify_evidence(crl_issuer(NOW + 1)(lab), trust=trust, now=NOW, grace=60)
+    assert refusal.value.members["check"] == "dates"
+    members = json.loads(lab.collateral("sgx", lab.flaws(ends=NOW)))
+    junk = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+    members["pck_crl_issuer_chain"] = junk + lab.pki.root.pem
+    evidence = lab.evidence("sgx", collateral=json.dumps(members).encode())
+    with pytest.raises(EvidenceError) as refusal:
+        verify_evidence(evidence, trust=trust, now=NOW, grace=60)
+    assert refusal.value.members["check"] == "chain"
+
+
 # --- what the library would have to miss first -----------------------------------------
 
 
@@ -605,6 +672,14 @@ def test_hostile_size_and_shape_is_refused_in_5_ms_and_without_cryptography(lab,
     assert min(took) < 0.005
     if name in OVERSIZED:
         assert refusal.value.members["check"] == "size"
+
+
+@pytest.mark.parametrize("name", OVERSIZED)
+def test_what_is_too_long_is_refused_as_such(lab, name):
+    """Length comes first, by the text as it came (the time that it takes is measured above)."""
+    with pytest.raises(EvidenceError) as refusal:
+        lab.verify(OVERSIZED[name](lab))
+    assert refusal.value.members["check"] == "size"
 
 
 def test_the_largest_that_is_read_is_read(lab):

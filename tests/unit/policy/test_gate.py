@@ -45,6 +45,7 @@ from placet.errors import (
 from placet.policy.charter import replay
 from placet.policy.gate import decide_release
 from placet.policy.key_policy import Approval, KeyPolicy
+from placet.policy.match import match_any, match_platform
 
 V1, V2, V3 = profile(1), profile(2, security_version=2), profile(3, security_version=3)
 OTHER_KEY = "sha256:" + "0f" * 32
@@ -427,6 +428,30 @@ def test_every_register_is_part_of_the_code(register: str) -> None:
             max_age=60,
             now=NOW,
         )
+
+
+@pytest.mark.req("I1")
+def test_of_several_profiles_only_those_of_this_code_count() -> None:
+    """A profile that accepts the platform is none for other code; the first that fits is it."""
+    who = identity(V2, (KEY,))
+    assert match_any([V1, V2, V3], who) == V2
+    for profiles in ([], [V1], [V1, V3]):
+        with pytest.raises(NotApprovedError) as refused:
+            match_any(profiles, who)
+        assert refused.value.members["code"] == code_id(V2)
+    strict = msgspec.structs.replace(V2, tcb=msgspec.structs.replace(UP_TO_DATE, min_evaluation=99))
+    assert match_any([strict, V2], who) == V2
+    with pytest.raises(TcbError):
+        match_any([V1, strict], who)
+
+
+def test_a_security_version_that_is_absent_is_lower_than_any() -> None:
+    """Evidence that says none does not meet a profile that asks for one."""
+    asks = sgx_profile(isv_svn=0)
+    silent = replace(SGX.evidence, measurement=sgx_profile().measurement)
+    with pytest.raises(TcbError) as refused:
+        match_platform(asks, silent)
+    assert refused.value.members["check"] == "isv-svn"
 
 
 def test_the_digest_of_keys_is_of_the_sorted_list() -> None:
