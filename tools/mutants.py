@@ -135,7 +135,7 @@ def _conditions(node: ast.AST) -> Iterator[Edit]:
 
 
 def _refusals(node: ast.AST) -> Iterator[Edit]:
-    """Yield handlers that refuse no more, and verdicts that are always the same."""
+    """Yield handlers that refuse no more, and choices that are always the same."""
     match node:
         case ast.ExceptHandler(body=[*_, last]) if _refuses(last):
             bare = ast.Raise(exc=None, cause=None)
@@ -143,6 +143,10 @@ def _refusals(node: ast.AST) -> Iterator[Edit]:
         case ast.Assign(value=ast.Compare() as test):
             for fixed in (True, False):
                 yield node, "value", None, ast.Constant(value=fixed), f"{fixed}: {_text(test)}"
+        case ast.IfExp(test=test):
+            for fixed in (True, False):
+                value = ast.Constant(value=fixed)
+                yield node, "test", None, value, f"always {fixed}: {_text(test)}"
         case ast.Return(value=ast.Dict(values=rows)):
             yield from _table(rows)
 

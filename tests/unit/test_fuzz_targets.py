@@ -19,7 +19,7 @@ FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
 CORPUS = sorted(d for d in (FUZZ / "corpus").iterdir() if d.is_dir())
 MAX_CORPUS = 1 << 20
 LONGEST = 64 * 1024
-STEPS = 60
+STEPS = 30
 
 
 @pytest.fixture(scope="module", name="targets")
