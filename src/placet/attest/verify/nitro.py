@@ -52,7 +52,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     digest: Annotated[str, Meta(pattern=r"\ASHA384\Z")]
     timestamp: Annotated[int, Meta(gt=0, lt=2**53)]
     """Milliseconds since 1970."""
-    pcrs: Annotated[dict[Annotated[int, Meta(ge=0, lt=PCRS)], Pcr], Meta(min_length=1)]
+    pcrs: dict[Annotated[int, Meta(ge=0, lt=PCRS)], Pcr]
     certificate: bytes
     cabundle: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_BUNDLE)]
     """Root first."""
@@ -84,7 +84,7 @@ def read_message(raw: bytes) -> Message:
     if len(raw) > MAX_DOCUMENT:
         refuse("size", f"document is {len(raw)} bytes, longer than any NSM's")
     tag = TAG if raw.startswith(TAG) else b""
-    parts = _decode(raw.removeprefix(tag), "header", indefinite=False)
+    parts = _decode(raw.removeprefix(tag), "header")
     if not isinstance(parts, list) or len(parts) != 4:  # noqa: PLR2004 - RFC 9052, section 4.2
         refuse("header", "this is no COSE_Sign1 message")
     protected, unprotected, payload, signature = parts
@@ -102,7 +102,7 @@ def _document(payload: bytes) -> Document:
     # 9.2 The document: every field of its type and size. What else is in it AWS has signed.
     try:
         # Bytes are bytes: text that might be base64 is none of them.
-        fields = _decode(payload, "document", indefinite=True)
+        fields = _decode(payload, "document")
         document = msgspec.convert(fields, Document, builtin_types=(bytes,))
     except msgspec.ValidationError as e:
         refuse("document", f"a field of the document is not of its type and size: {e}"[:300], e)
@@ -196,13 +196,12 @@ class _NoTags(dict[int, "cbor2.SemanticDecoderCallback"]):
 _NO_TAGS = _NoTags()
 
 
-def _decode(raw: bytes, check: str, *, indefinite: bool) -> object:
+def _decode(raw: bytes, check: str) -> object:
     try:
         return cbor2.loads(
             raw,
             semantic_decoders=_NO_TAGS,
             max_depth=8,
-            allow_indefinite=indefinite,
             allow_duplicate_keys=False,
         )
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as e:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from placet.attest.roots import amd_signer
-from placet.attest.trust import AMD_ROOTS, TrustAnchor
+from placet.attest.trust import TrustAnchor
 from placet.attest.verify.chains import (
     UNREADABLE,
     check_dates,
@@ -240,13 +240,13 @@ def _find_chain(
         root = names(load(anchor.root_der))[0]
         same = found.get("ark", anchor.root_der) == anchor.root_der
         if signer is not None and same and names(load(signer)) == (above, root):
-            return _chain(found[kind], signer, anchor.root_der, anchor.fingerprint), anchor
+            return _chain(found[kind], signer, anchor.root_der), anchor
     return refuse("anchor", "report's chain ends in no root that is trusted")
 
 
 # A refusal raises and is not kept. Dates and revocation are asked each time.
 @lru_cache(maxsize=64)
-def _chain(leaf_der: bytes, signer_der: bytes, root_der: bytes, fingerprint: str) -> Chain:
+def _chain(leaf_der: bytes, signer_der: bytes, root_der: bytes) -> Chain:
     # 8.5 Each certificate was issued by the next one; names fit.
     leaf, signer, root = load(leaf_der), load(signer_der), load(root_der)
     check_issued((leaf, signer), root)
@@ -255,8 +255,8 @@ def _chain(leaf_der: bytes, signer_der: bytes, root_der: bytes, fingerprint: str
         for e in leaf.extensions
         if isinstance(e.value, x509.UnrecognizedExtension)
     }
-    # A root that is nobody's (--root, a development PKI) says by its name which product it is.
-    product = AMD_ROOTS.get(fingerprint) or common_name(root).rpartition("-")[2].casefold()
+    # A root says by its name which product it is for: AMD's own as well as a development PKI's.
+    product = common_name(root).rpartition("-")[2].casefold()
     return Chain(
         leaf=leaf,
         signer=signer,
