@@ -170,7 +170,7 @@ needs_vectors = pytest.mark.skipif(not VECTORS.exists(), reason=ABSENT)
 def agree(cases, folder):
     """Compare all cases, keep in ``folder`` what they differ on, and count the outcomes.
 
-    What is kept has the form of ``../shared/vectors/hostile``.
+    Quote, collateral and root of each are kept: the PKI's keys are new in every run.
     """
     counted, wrong = Counter(), []
     for case in cases:
