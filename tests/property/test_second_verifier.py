@@ -275,11 +275,6 @@ def test_open_findings(case):
     compare(case)
 
 
-@pytest.mark.xfail(
-    reason="the certificate of a TCB signer is loaded with the x509 library's warnings on",
-    strict=True,
-    raises=Warning,
-)
 def test_no_warning_leaves():
     """A certificate with a negative serial number is refused without a word to the log."""
     der = bytearray(PKI.tcb.der)

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from dcap_qvl import QuoteCollateralV3  # type: ignore[import-untyped]
 
 from placet.attest.trust import TrustAnchor
-from placet.attest.verify.chains import UNREADABLE
+from placet.attest.verify.chains import UNREADABLE, quiet
 from placet.attest.verify.quote import Chain, pem_chain, refuse
 
 HEX = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"})
@@ -144,7 +144,8 @@ def _check_now(ders: Chain, now: int) -> None:
     """Check dates of certificates where the library is asked about an earlier time."""
     for der in sorted(set(ders)):
         try:
-            cert = x509.load_der_x509_certificate(der)
+            with quiet():
+                cert = x509.load_der_x509_certificate(der)
         except UNREADABLE as e:
             refuse("chain", "a certificate does not parse", e)
         if not cert.not_valid_before_utc.timestamp() <= now <= cert.not_valid_after_utc.timestamp():
@@ -158,11 +159,12 @@ def _check_issuer(chain: Chain, anchor: TrustAnchor) -> None:
     if chain[1] != anchor.root_der:
         refuse("issuer-chain", "TCB signer's chain does not end in the root of the quote")
     try:
-        signer, root = (x509.load_der_x509_certificate(der) for der in chain)
-        signer.verify_directly_issued_by(root)
-        names = [a.value for a in signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        is_pck = any(e.oid == SGX_EXTENSION for e in signer.extensions)
-        is_ca = signer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        with quiet():
+            signer, root = (x509.load_der_x509_certificate(der) for der in chain)
+            signer.verify_directly_issued_by(root)
+            names = [a.value for a in signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+            is_pck = any(e.oid == SGX_EXTENSION for e in signer.extensions)
+            is_ca = signer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except UNREADABLE as e:
         refuse("issuer-chain", "TCB signer was not issued by the root", e)
     if names != [anchor.tcb_signer] or is_pck or is_ca:
