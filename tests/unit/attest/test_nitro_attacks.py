@@ -129,6 +129,17 @@ def test_what_stands_behind_the_map_is_signed_and_passed_over():
     assert found == verify(envelope(pki().document()))
 
 
+def test_the_longest_document_is_read():
+    """12 KiB, to the byte, and not one more."""
+    rest = 12 * 1024 - len(pki().document(tomorrow=bytes(1000))) + 1000
+    document = pki().document(tomorrow=bytes(rest))
+    assert len(document) == 12 * 1024
+    assert verify(envelope(document))
+    with pytest.raises(EvidenceError) as refusal:
+        verify(envelope(pki().document(tomorrow=bytes(rest + 1))))
+    assert refusal.value.members["check"] == "size"
+
+
 def test_certificates_count_to_the_second():
     """The first and the last second of the leaf are its own."""
     for now in (*LEAF_LIFE, NOW):

@@ -173,6 +173,29 @@ def test_a_table_that_holds_nothing_is_no_difference():
     assert verify(pki().evidence(table=bytes(7))) == plain
 
 
+def test_a_tables_entry_may_lie_right_behind_its_header():
+    """What nobody knows may be anywhere behind it, in the entry that ends the table too."""
+    entry = b"\xee" * 16 + struct.pack("<II", 24, 24)
+    assert verify(pki().evidence(table=entry + bytes(24))) == verify(pki().evidence())
+
+
+def test_an_intermediate_that_ships_stands_in_for_one_that_does_not_come(monkeypatch):
+    """It is asked for by the root's fingerprint and the kind of key, and checked all the same."""
+    lab = pki()
+    asked = []
+
+    def ships(fingerprint, kind):
+        asked.append((fingerprint, kind))
+        return {"vcek": lab.ask.der, "vlek": impostor().asvk.der}[kind]
+
+    monkeypatch.setattr(snp_module, "amd_signer", ships)
+    assert verify(lab.evidence(ask=None)) == verify(lab.evidence())
+    with pytest.raises(EvidenceError) as refusal:
+        verify(lab.evidence("vlek", ask=None))
+    assert refusal.value.members["check"] == "chain"
+    assert asked == [(lab.anchor().fingerprint, "vcek"), (lab.anchor().fingerprint, "vlek")]
+
+
 def test_the_other_half_of_a_signature_is_the_same_report():
     """(r, n - s) holds as well: a report's hash is no id, no replay key and no cache key."""
     lab = pki()
@@ -189,6 +212,18 @@ def test_certificates_count_to_the_second():
     evidence = lab.evidence(leaf=lab.leaf(life=(NOW - 5, NOW + 5)))
     for now in (NOW - 5, NOW, NOW + 5):
         assert verify(evidence, now=now).expires == NOW + 5
+
+
+def test_a_leaf_may_say_that_it_is_no_authority():
+    """AMD's say nothing; extensions that the library knows are none of AMD's."""
+    leaf = pki().leaf(constraints=x509.BasicConstraints(ca=False, path_length=None))
+    assert verify(pki().evidence(leaf=leaf)) == verify(pki().evidence())
+
+
+def test_a_crl_counts_from_its_first_second():
+    """As certificates do."""
+    crl = revocation_list(pki().ark, life=(NOW, END))
+    assert verify(pki().evidence(crl=crl)).expires == END
 
 
 def test_a_crl_of_others_revokes_nothing():
