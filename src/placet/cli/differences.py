@@ -30,7 +30,7 @@ class Change(Record):
 class Heading:
     """What a group of fields is about."""
 
-    title: str
+    name: str
     fields: tuple[str, ...]
     meaning: str
     ask: str
@@ -130,9 +130,9 @@ def explain(before: Profile, after: Profile) -> tuple[Change, ...]:
     for name, difference in differing.items():
         found.setdefault(_heading(name, differing), []).append(difference)
     return tuple(
-        _change(heading, tuple(found[heading.title]), before, after)
+        _change(heading, tuple(found[heading.name]), before, after)
         for heading in HEADINGS
-        if heading.title in found
+        if heading.name in found
     )
 
 
@@ -142,20 +142,20 @@ def _heading(name: str, differing: Mapping[str, Difference]) -> str:
     # One launch field of SEV-SNP names config and image: it belongs to what changed.
     if name == "host_data" and "config" not in differing and "image" in differing:
         return "image"
-    return next(h.title for h in HEADINGS if name in h.fields)
+    return next(h.name for h in HEADINGS if name in h.fields)
 
 
 def _change(
     heading: Heading, fields: tuple[Difference, ...], before: Profile, after: Profile
 ) -> Change:
     meaning, ask = heading.meaning, heading.ask
-    if heading.title == "firmware":
+    if heading.name == "firmware":
         # Of another kind of hardware all registers differ; the new one's words are said.
         name = next((d.field for d in fields if d.after is not None), fields[0].field)
         meaning, ask = FIRMWARE[name]
-    notes, warnings = _details(heading.title, fields, before, after)
+    notes, warnings = _details(heading.name, fields, before, after)
     return Change(
-        heading=heading.title,
+        heading=heading.name,
         fields=fields,
         notes=tuple(notes),
         warnings=tuple(warnings),

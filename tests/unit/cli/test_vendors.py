@@ -84,10 +84,14 @@ def test_a_status_is_an_error_and_is_remembered_too(vendor, status):
     assert vendor.asked == ["/x"]
 
 
-SOME_DAY = email.utils.formatdate(time.time() + 1000, usegmt=True)
+def some_day():
+    """Return a date that lies ahead of this very moment."""
+    return email.utils.formatdate(time.time() + 1000, usegmt=True)
+
+
 BUSY = {
     "in seconds": (429, "17", range(17, 18)),
-    "with a date": (429, SOME_DAY, range(900, 1001)),
+    "with a date": (429, some_day, range(900, 1001)),
     "with a date that is over": (429, "Mon, 01 Jan 2024 00:00:00 GMT", range(1)),
     "without a word": (429, None, range(PAUSE, PAUSE + 1)),
     "with nonsense": (429, "soon", range(PAUSE, PAUSE + 1)),
@@ -100,6 +104,7 @@ BUSY = {
 def test_a_busy_vendor_says_for_how_long(vendor, case):
     """By 429, with or without Retry-After, or by another status that has one."""
     status, after, expected = BUSY[case]
+    after = after() if callable(after) else after
     vendor["/x"] = Said(status=status, headers={} if after is None else {"Retry-After": after})
     error = refused(Web(), vendor.url + "/x", RateLimitedError)
     assert error.members["retry_after"] in expected

@@ -72,6 +72,8 @@ GUIDS = {
 MEMBERS = frozenset(GUIDS.values())
 ENTRY = 24
 """Bytes of an entry of that table: GUID, offset, length."""
+MAX_ENTRIES = 64
+"""Entries that are looked at, the one that ends them included; real tables have five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def _table(raw: bytes) -> Iterator[tuple[str, bytes]]:
     # 8.2 The table is transport: what it holds counts by its signatures only. Entries that
     # nobody knows here are passed over, one that stands twice is not.
     seen = set()
-    for at in range(0, len(raw), ENTRY):
+    for at in range(0, min(len(raw), MAX_ENTRIES * ENTRY), ENTRY):
         entry = raw[at : at + ENTRY]
         if not any(entry):
             return
