@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-import warnings
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from placet.attest.roots import pinned
 from placet.attest.trust import INTEL_TCB_SIGNER, VENDORS, TrustAnchor
+from placet.attest.verify.chains import UNREADABLE, quiet
 from placet.cli.evidence_fields import Fields, family_of, read_fields
 from placet.cli.files import read_bytes
 from placet.core.attestation import Evidence, Family
@@ -23,6 +24,7 @@ from placet.core.encoding import b64, unb64
 from placet.core.profile import TcbRules
 from placet.errors import MalformedError
 
+PEM = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----([^-]*)-----END [A-Z0-9 ]+-----").findall
 ISSUER_CHAIN = "tcb_info_issuer_chain"
 OPEN_RULES: dict[str, object] = {
     "allowed_advisories": None,
@@ -130,21 +132,13 @@ def _members(raw: bytes, path: Path) -> dict[str, str]:
 
 
 def _ders(raw: bytes) -> list[bytes]:
-    """Return what is in a PEM file, or the one thing that a DER file is."""
+    """Return what is in a PEM file, or the one thing that a DER file is; nothing is parsed."""
     if b"-----BEGIN" not in raw:
         return [raw]
-    found = []
-    for part in raw.split(b"-----BEGIN")[1:]:
-        block = b"-----BEGIN" + part
-        is_list = block.startswith(b"-----BEGIN X509 CRL")
-        load = x509.load_pem_x509_crl if is_list else x509.load_pem_x509_certificate
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # VCEKs are numbered zero
-                found.append(load(block).public_bytes(Encoding.DER))
-        except ValueError as e:
-            raise MalformedError(f"a PEM block does not parse: {e}"[:300]) from e
-    return found
+    try:
+        return [base64.b64decode(b"".join(block.split()), validate=True) for block in PEM(raw)]
+    except ValueError as e:
+        raise MalformedError("a PEM block is not base64") from e
 
 
 def _sorted(ders: list[bytes], fields: Fields) -> dict[str, bytes]:
@@ -187,32 +181,34 @@ def _above(
 
 def _certificate(der: bytes) -> x509.Certificate | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             cert = x509.load_der_x509_certificate(der)
             _ = cert.subject, cert.issuer  # damaged names show here
-    except ValueError:
+    except UNREADABLE:
         return None
     return cert
 
 
 def _is_crl(der: bytes) -> bool:
     try:
-        x509.load_der_x509_crl(der)
-    except ValueError:
+        with quiet():
+            x509.load_der_x509_crl(der)
+    except UNREADABLE:
         return False
     return True
 
 
 def _name(cert: x509.Certificate) -> str:
-    names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    with quiet():
+        names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else ""
 
 
 def _authority(cert: x509.Certificate) -> bool:
     try:
-        return bool(cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
-    except (x509.ExtensionNotFound, ValueError):
+        with quiet():
+            return bool(cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except UNREADABLE:
         return False
 
 
@@ -243,9 +239,9 @@ def _signer(found: Found | None) -> str:
     collateral = None if found is None else found.evidence.collateral
     try:
         members = json.loads(unb64(collateral or ""))
-        first = x509.load_pem_x509_certificates(members[ISSUER_CHAIN].encode())[0]
-        name = _name(first)
-    except (ValueError, KeyError, TypeError, AttributeError, MalformedError):
+        with quiet():
+            name = _name(x509.load_pem_x509_certificates(members[ISSUER_CHAIN].encode())[0])
+    except (*UNREADABLE, KeyError, AttributeError, MalformedError):
         return ""
     # Under no other root that name counts; the verifier refuses it by a check.
     return "" if name == INTEL_TCB_SIGNER else name

@@ -21,6 +21,7 @@ from OpenSSL import SSL, crypto
 
 from placet.attest.trust import INTEL, INTEL_ROOT, INTEL_TCB_SIGNER, TrustAnchor
 from placet.attest.verify import EvidenceVerifier
+from placet.attest.verify.chains import UNREADABLE
 from placet.cli.files import read_bytes, read_json, vaults_file
 from placet.cli.reach import clock, connector
 from placet.cli.settings import Home
@@ -102,7 +103,7 @@ def read_root(path: Path, tcb_signer: str) -> TrustRoot:
     try:
         pem = raw.lstrip().startswith(b"-----BEGIN")
         found = x509.load_pem_x509_certificate(raw) if pem else x509.load_der_x509_certificate(raw)
-    except ValueError as e:
+    except UNREADABLE as e:
         raise MalformedError(f"{path} is neither a trust root nor a certificate") from e
     der = found.public_bytes(Encoding.DER)
     digest = hashlib.sha256(der).hexdigest()
