@@ -623,6 +623,16 @@ def test_the_lower_evaluation_and_the_first_end_count(lab, monkeypatch):
     assert (shown.tcb.evaluation, shown.expires, shown.hardware_id) == (5, NOW + 7, "01" * 16)
 
 
+@pytest.mark.parametrize(
+    ("said", "features"), [(False, {"smt-disabled"}), (True, set()), (None, set())]
+)
+def test_only_a_certificate_that_says_so_shows_smt_off(lab, monkeypatch, said, features):
+    """Silence about SMT is no claim that it is off."""
+    lie = Lying(lambda claims: claims["platform"]["pck"].update(smt_enabled=said))
+    monkeypatch.setattr(intel_module, "QuoteVerifier", lie)
+    assert lab.verify(lab.evidence("sgx")).features == features
+
+
 # --- hostile sizes ---------------------------------------------------------------------
 
 OVERSIZED = {
