@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
-from placet.attest.trust import INTEL, INTEL_ROOT, INTEL_TCB_SIGNER, TrustAnchor
+from placet.attest.trust import VENDORS, TrustAnchor
 from placet.attest.verify import EvidenceVerifier
 from placet.attest.verify.chains import UNREADABLE
 from placet.cli.files import read_bytes, read_json, vaults_file
@@ -107,11 +107,12 @@ def read_root(path: Path, tcb_signer: str) -> TrustRoot:
         raise MalformedError(f"{path} is neither a trust root nor a certificate") from e
     der = found.public_bytes(Encoding.DER)
     digest = hashlib.sha256(der).hexdigest()
-    if digest == INTEL_ROOT:
-        return TrustRoot(anchor=INTEL, root=b64(der), tcb_signer=tcb_signer or INTEL_TCB_SIGNER)
+    if vendor := VENDORS.get(digest):
+        name, signer = vendor
+        return TrustRoot(anchor=name, root=b64(der), tcb_signer=tcb_signer or signer)
     if not tcb_signer:
         raise MalformedError(
-            f"{path} is not Intel's root, so the signer under it needs a name",
+            f"{path} is no vendor's root, so the signer under it needs a name",
             "Add --tcb-signer NAME, or take a trust root as JSON",
         )
     return TrustRoot(anchor=f"software:{digest}", root=b64(der), tcb_signer=tcb_signer)

@@ -29,7 +29,7 @@ from placet.errors import (
     UnavailableError,
 )
 from placet.ratls.context import self_test
-from placet.ratls.exchange import ExpectVault, UnsafeExpectAnyVault
+from placet.ratls.exchange import ExpectVault
 
 T = TypeVar("T")
 clock = HostClock()
@@ -163,24 +163,6 @@ def visit(
                 return await act(vaults)
         finally:
             vaults.close()
-
-    self_test(now=clock.now())
-    return asyncio.run(visited())
-
-
-def visit_any(
-    endpoint: str,
-    trust: tuple[TrustAnchor, ...],
-    act: Callable[[VaultClient], Awaitable[T]],
-) -> T:
-    """Do something with whatever genuine vault answers: a look, not trust."""
-
-    async def visited() -> T:
-        vault = connector().vault(endpoint, UnsafeExpectAnyVault(trust=trust))
-        try:
-            return await act(vault)
-        finally:
-            vault.close()
 
     self_test(now=clock.now())
     return asyncio.run(visited())

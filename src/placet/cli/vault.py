@@ -11,6 +11,7 @@ from rich.text import Text
 from placet.attest.trust import trust_from_config
 from placet.cli.arguments import FILE
 from placet.cli.files import local_files, read_json
+from placet.cli.from_evidence import profile_of
 from placet.cli.live import Check, address, check_listed, listed_vaults, meet, read_root, roots_of
 from placet.cli.output import (
     DONE,
@@ -33,7 +34,7 @@ from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.attestation import AttestedIdentity
 from placet.core.config import TrustRoot
 from placet.core.messages import StatusBody
-from placet.core.profile import Profile, TcbRules, VaultMember, code_id
+from placet.core.profile import Profile, VaultMember, code_id
 from placet.errors import MalformedError
 
 
@@ -97,23 +98,14 @@ def show(
 
 def _profile(identity: AttestedIdentity, security_version: int) -> Profile:
     """Return the profile that names exactly this code, on platforms like this one."""
-    claims, evidence = identity.claims, identity.evidence
-    rules = {
-        "statuses": [evidence.tcb.status],
-        "allowed_advisories": list(evidence.tcb.advisories),
-        "denied_advisories": [],
-        "denied_families": [],
-        "hardware_ids": None,
-        "min_evaluation": evidence.tcb.evaluation,
-    }
-    return Profile(
+    claims = identity.claims
+    return profile_of(
+        identity.evidence,
         app=claims.app,
         image=claims.image,
         config=claims.config,
         security_version=security_version,
-        anchor=evidence.anchor,
-        measurement=evidence.measurement,
-        tcb=msgspec.convert(rules, TcbRules),
+        narrow=True,
     )
 
 
