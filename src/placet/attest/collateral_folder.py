@@ -18,18 +18,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify import EvidenceVerifier, verify_evidence
 from placet.attest.verify.chains import UNREADABLE, load
 from placet.attest.verify.collateral import SGX_EXTENSION, read_object
+from placet.attest.verify.evidence import sized
 from placet.attest.verify.quote import read_chain, refuse
 from placet.attest.verify.snp import CPUS, KEYS, split
 from placet.core.attestation import Evidence, Family, VerifiedEvidence
-from placet.core.encoding import b64, unb64
+from placet.core.encoding import b64
 from placet.core.limits import MAX_COLLATERAL, MAX_EVIDENCE
-from placet.errors import MalformedError
 
 MAX_KEPT = 64
 """Files whose content is kept in memory."""
@@ -84,12 +85,7 @@ class CollateralFolder:
             # What came with the evidence stands; the verifier refuses a second one beside it.
             rest = {k: v for k, v in read_object(text).items() if k not in has}
             text = json.dumps(rest).encode()
-        return Evidence(
-            family=evidence.family,
-            quote=evidence.quote,
-            collateral=b64(text),
-            events=evidence.events,
-        )
+        return msgspec.structs.replace(evidence, collateral=b64(text))
 
     def _read(self, name: str) -> bytes | None:
         """Return a file's content, from memory unless it was replaced."""
@@ -157,12 +153,7 @@ def needs(evidence: Evidence) -> tuple[tuple[str, ...], frozenset[str]]:
     Raises:
         EvidenceError: It is too long, or its envelope or certificate is not readable.
     """
-    if len(evidence.quote) > (4 * MAX_EVIDENCE + 2) // 3:
-        refuse("size", f"quote is longer than {MAX_EVIDENCE} bytes")
-    try:
-        raw = unb64(evidence.quote)
-    except MalformedError as e:
-        refuse("encoding", "quote is not base64url without padding", e)
+    raw = sized(evidence.quote, MAX_EVIDENCE, "quote")
     if evidence.family == "snp":
         return _amd(raw)
     return (_intel(raw, evidence.family),), frozenset()

@@ -6,7 +6,6 @@ platform best. What a vendor signed last is kept here by subject, and only rises
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
@@ -16,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from msgspec import Meta
 
 from placet.attest.verify.chains import UNREADABLE
+from placet.attest.verify.collateral import unix_time
 from placet.attest.verify.quote import refuse
 from placet.core.encoding import MAX_INT, Int, Record, Text
 from placet.errors import EvidenceError
@@ -101,10 +101,8 @@ def _marks_of(members: Mapping[str, str], anchor: str) -> Iterator[Mark]:
 
 
 def _signed(subject: str, document: Mapping[str, str]) -> Mark:
-    issued = dt.datetime.strptime(document["issueDate"], "%Y-%m-%dT%H:%M:%SZ").replace(
-        tzinfo=dt.UTC
-    )
-    return _mark(subject, int(document["tcbEvaluationDataNumber"]), issued)
+    number = int(document["tcbEvaluationDataNumber"])
+    return _mark(subject, number, unix_time(document["issueDate"]))
 
 
 def _revocations(anchor: str, crl: x509.CertificateRevocationList) -> Mark:
@@ -113,12 +111,12 @@ def _revocations(anchor: str, crl: x509.CertificateRevocationList) -> Mark:
     except x509.ExtensionNotFound:
         number = 0  # a number is no must; then the date decides, as where it never changes
     (name,) = crl.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return _mark(f"{anchor}{CRL}{name.value!s}"[:200], number, crl.last_update_utc)
+    return _mark(f"{anchor}{CRL}{name.value!s}"[:200], number, int(crl.last_update_utc.timestamp()))
 
 
-def _mark(subject: str, number: int, issued: dt.datetime) -> Mark:
+def _mark(subject: str, number: int, issued: int) -> Mark:
     return Mark(
         subject=subject,
         number=min(max(number, 0), MAX_INT),
-        issued=max(int(issued.timestamp()), 0),
+        issued=max(issued, 0),
     )

@@ -6,7 +6,6 @@ a folder what no vendor signed, so that what is in it need not be thrown away.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,34 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from placet.attest.roots import amd_signer
-from placet.attest.trust import AMD_ROOTS, TrustAnchor
+from placet.attest.trust import TrustAnchor
 from placet.attest.verify.chains import (
     UNREADABLE,
     check_dates,
     check_issued,
     common_name,
+    is_listed,
     load,
     quiet,
 )
-from placet.attest.verify.collateral import check_collateral, read_members, read_object
+from placet.attest.verify.collateral import (
+    check_collateral,
+    read_members,
+    read_object,
+    unix_time,
+)
 from placet.attest.verify.quote import Chain, pem_chain, refuse
-from placet.attest.verify.snp import HWID, LAYOUT, MEMBERS, SVN, TURIN_HWID, TURIN_LAYOUT, Key
+from placet.attest.verify.snp import (
+    HWID,
+    LAYOUT,
+    MEMBERS,
+    SVN,
+    TURIN_HWID,
+    TURIN_LAYOUT,
+    Key,
+    amd_extensions,
+    product_of,
+)
 from placet.cli.collateral_files import AmdItem, IntelItem, Item
 from placet.core.limits import MAX_COLLATERAL
 from placet.errors import EvidenceError
@@ -135,8 +150,7 @@ def _signed(signer: x509.Certificate, text: str, signature: str) -> None:
 
 
 def _issued(document: Mapping[str, str]) -> int:
-    found = document["issueDate"]
-    return int(dt.datetime.strptime(found, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC).timestamp())
+    return unix_time(document["issueDate"])
 
 
 # --- AMD ----------------------------------------------------------------------------------
@@ -186,18 +200,13 @@ def _amd_root(
         if ark not in (None, anchor.root_der):
             continue
         root = load(anchor.root_der)
-        named = common_name(root).rpartition("-")[2].casefold()
-        if AMD_ROOTS.get(anchor.fingerprint, named) == product:
+        if product_of(root) == product:
             return anchor, root
     return refuse("anchor", f"collateral's chain ends in no root of {product} that is trusted")
 
 
 def _check_vcek(item: AmdItem, leaf: x509.Certificate, kind: Key) -> None:
-    found = {
-        e.oid: e.value.value
-        for e in leaf.extensions
-        if isinstance(e.value, x509.UnrecognizedExtension)
-    }
+    found = amd_extensions(leaf)
     turin = item.product == "turin"
     parts = zip(TURIN_LAYOUT if turin else LAYOUT, item.tcb, strict=True)
     for part, value in parts:
@@ -221,11 +230,8 @@ def _check_list(
     genuine = crl.is_signature_valid(key)  # type: ignore[arg-type] # checked inside
     if crl.issuer != issuer.subject or not genuine:
         refuse("crl", "a revocation list is not signed by its issuer")
-    for cert in below:
-        number = cert.serial_number
-        # Every VCEK has the number zero, so that number names none of them.
-        if number and crl.get_revoked_certificate_by_serial_number(number) is not None:
-            refuse("revoked", "a certificate of the collateral's chains is revoked")
+    if any(is_listed(crl, cert) for cert in below):
+        refuse("revoked", "a certificate of the collateral's chains is revoked")
 
 
 def _begins(crl: x509.CertificateRevocationList) -> int:

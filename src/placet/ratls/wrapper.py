@@ -15,7 +15,7 @@ import msgspec
 from placet.attest.produce import Producer
 from placet.attest.produce.producer import role_of
 from placet.attest.trust import TrustAnchor
-from placet.attest.verify import EvidenceVerifier, bind, verify_evidence
+from placet.attest.verify import EvidenceVerifier, check_bound, verify_evidence
 from placet.core.attestation import CertificateClaims, Evidence, VerifiedEvidence
 from placet.core.config import Config, config_digest
 from placet.core.encoding import Record, decode, encode
@@ -149,6 +149,5 @@ def verify_shown(
             check="certificate",
         )
     shown = verify(message.evidence, trust=trust, now=now)
-    # `bind` compares all 64 bytes and the registers, whatever the label.
-    bind(shown, claims)  # type: ignore[arg-type]
+    check_bound(shown, claims)
     return ShownKey(evidence=shown, claims=claims, config=config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -133,8 +134,8 @@ def revocations(pki, number, begin):
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ARK-Milan")]))
-        .last_update(module.dt.datetime.fromtimestamp(begin, module.dt.UTC))
-        .next_update(module.dt.datetime.fromtimestamp(begin + DAY, module.dt.UTC))
+        .last_update(dt.datetime.fromtimestamp(begin, dt.UTC))
+        .next_update(dt.datetime.fromtimestamp(begin + DAY, dt.UTC))
     )
     if number is not None:
         builder = builder.add_extension(x509.CRLNumber(number), critical=False)

@@ -442,10 +442,12 @@ def refusals(*modules: str) -> set[str]:
     return found
 
 
-INTEL_MODULES = ("evidence", "intel", "quote", "collateral")
+INTEL_MODULES = ("evidence", "intel", "quote", "collateral", "chains")
+LIBRARYS = {"signature"}
+"""What `chains` refuses by where the library does not do it."""
 SOURCES = {
-    "sgx": (INTEL_MODULES, {"outer-certification", "migration", "sept-ve"}),
-    "tdx": (INTEL_MODULES, {"sgx-version"}),
+    "sgx": (INTEL_MODULES, LIBRARYS | {"outer-certification", "migration", "sept-ve"}),
+    "tdx": (INTEL_MODULES, LIBRARYS | {"sgx-version"}),
     "snp": (("evidence", "snp", "chains"), set()),
     "nitro": (("evidence", "nitro", "chains"), set()),
 }

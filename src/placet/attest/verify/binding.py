@@ -6,6 +6,8 @@ import hmac
 
 from placet.core.attestation import (
     AttestedIdentity,
+    CertificateClaims,
+    Claims,
     Context,
     VerifiedEvidence,
     claims_of,
@@ -28,8 +30,20 @@ def bind(evidence: VerifiedEvidence, expected: Context) -> AttestedIdentity:
         expected: The context that this connection demands, with the claims that came.
 
     Raises:
-        BindingError: The evidence is about another context, or its registers contradict
-            the claims. The peer is wrong, or somebody relays.
+        BindingError: As `check_bound`. The peer is wrong, or somebody relays.
+    """
+    claims = check_bound(evidence, expected)
+    return AttestedIdentity(evidence=evidence, role=expected.role, claims=claims)
+
+
+def check_bound(evidence: VerifiedEvidence, expected: Context | CertificateClaims) -> Claims:
+    """Return what is claimed, if the evidence was made for just that and contradicts none of it.
+
+    Of a certificate that is no identity: nothing says that the peer of a session is there.
+
+    Raises:
+        BindingError: The evidence is about something else, or its registers contradict the
+            claims.
     """
     # 6.1 All 64 bytes, in constant time.
     if not hmac.compare_digest(report_data(expected), evidence.report_data):
@@ -59,4 +73,4 @@ def bind(evidence: VerifiedEvidence, expected: Context) -> AttestedIdentity:
             f"{claims.image}",
             check="host-data",
         )
-    return AttestedIdentity(evidence=evidence, role=expected.role, claims=claims)
+    return claims

@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.x509.oid import NameOID
 
 from placet.attest.verify.quote import refuse
@@ -148,6 +149,27 @@ def p384_key(cert: x509.Certificate) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         refuse("chain", "the key that signs is none on P-384")
     return key
+
+
+def check_signature(key: ec.EllipticCurvePublicKey, r: int, s: int, signed: bytes) -> None:
+    """Check ECDSA with SHA-384 over what evidence signs.
+
+    Raises:
+        EvidenceError: ``check`` is ``signature``.
+    """
+    try:
+        key.verify(utils.encode_dss_signature(r, s), signed, ec.ECDSA(SHA384()))
+    except InvalidSignature as e:
+        refuse("signature", "evidence is not signed by its certificate's key", e)
+
+
+def is_listed(crl: x509.CertificateRevocationList, cert: x509.Certificate) -> bool:
+    """Say whether a revocation list names a certificate; the list is *not* verified.
+
+    Every VCEK has the number zero, so that number names none of them.
+    """
+    number = cert.serial_number
+    return number != 0 and crl.get_revoked_certificate_by_serial_number(number) is not None
 
 
 def _authority(cert: x509.Certificate) -> x509.BasicConstraints:

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from dcap_qvl import QuoteCollateralV3  # type: ignore[import-untyped]
 
 from placet.attest.trust import TrustAnchor
-from placet.attest.verify.chains import UNREADABLE, quiet
+from placet.attest.verify.chains import UNREADABLE, check_dates, load, quiet
 from placet.attest.verify.quote import Chain, pem_chain, refuse
 
 HEX = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"})
@@ -107,7 +107,8 @@ def check_collateral(
     if now > last + grace:
         refuse("collateral-ended", f"collateral ended after {last}, and it is {now}")
     if now > last:
-        _check_now((*chain, *_issuers(members)), now)
+        # The library is asked about an earlier time, so these are asked about the real one.
+        check_dates(map(load, sorted({*chain, *_issuers(members)})), now)
     rest = {name: _bytes(members, name) if name in HEX else members[name] for name in MEMBERS}
     return Collateral(value=QuoteCollateralV3(**rest), last=last)
 
@@ -123,14 +124,20 @@ def _crl_dates(der: bytes, name: str) -> tuple[int, int]:
     return int(begins.timestamp()), int(ends.timestamp())
 
 
+def unix_time(text: str) -> int:
+    """Return a time as Intel writes it, in Unix seconds.
+
+    Raises:
+        ValueError, TypeError: It is none.
+    """
+    return int(dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC).timestamp())
+
+
 # Read once for each document: it is the longest part, and the library reads it again.
 @lru_cache(maxsize=16)
 def _next_update(text: str) -> int:
     try:
-        found = json.loads(text)["nextUpdate"]
-        return int(
-            dt.datetime.strptime(found, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC).timestamp()
-        )
+        return unix_time(json.loads(text)["nextUpdate"])
     except (ValueError, TypeError, KeyError, RecursionError) as e:
         refuse("collateral", "TCB info or QE identity says no end", e)
 
@@ -138,18 +145,6 @@ def _next_update(text: str) -> int:
 def _issuers(members: dict[str, str]) -> Chain:
     texts = (members[name].encode() for name in (*ISSUERS, "pck_crl_issuer_chain"))
     return tuple(der for text in texts for der in pem_chain(text, 2, "issuer-chain"))
-
-
-def _check_now(ders: Chain, now: int) -> None:
-    """Check dates of certificates where the library is asked about an earlier time."""
-    for der in sorted(set(ders)):
-        try:
-            with quiet():
-                cert = x509.load_der_x509_certificate(der)
-        except UNREADABLE as e:
-            refuse("chain", "a certificate does not parse", e)
-        if not cert.not_valid_before_utc.timestamp() <= now <= cert.not_valid_after_utc.timestamp():
-            refuse("dates", f"a certificate does not count at {now}")
 
 
 # A refusal raises and is not kept, so what is kept was signed by a root of the config.

@@ -56,9 +56,9 @@ def verify_evidence(
     if not 0 <= now <= MAX_INT or not 0 <= grace <= MAX_GRACE:
         raise ValueError(f"now is {now}, no Unix time, or grace {grace} beyond {MAX_GRACE} s")
     # 4.1 Length before anything else, on the text as it came.
-    raw = _sized(evidence.quote, MAX_EVIDENCE, "quote")
+    raw = sized(evidence.quote, MAX_EVIDENCE, "quote")
     stapled = evidence.collateral
-    collateral = None if stapled is None else _sized(stapled, MAX_COLLATERAL, "collateral")
+    collateral = None if stapled is None else sized(stapled, MAX_COLLATERAL, "collateral")
     if evidence.family == "nitro":
         if collateral is not None:
             refuse("collateral", "a Nitro document brings all that it needs with it")
@@ -79,7 +79,12 @@ def verify_evidence(
     return shown if not evidence.events else replace(shown, events=evidence.events)
 
 
-def _sized(text: str, limit: int, what: str) -> bytes:
+def sized(text: str, limit: int, what: str) -> bytes:
+    """Return the bytes of base64url, after its length was looked at.
+
+    Raises:
+        EvidenceError: ``check`` is ``size`` or ``encoding``.
+    """
     if len(text) > (4 * limit + 2) // 3:
         refuse("size", f"{what} is longer than {limit} bytes")
     try:

@@ -14,13 +14,11 @@ from typing import Annotated, NoReturn
 import cbor2
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, utils
-from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta
 
 from placet.attest.trust import TrustAnchor
-from placet.attest.verify.chains import check_dates, check_issued, load, p384_key
+from placet.attest.verify.chains import check_dates, check_issued, check_signature, load, p384_key
 from placet.attest.verify.quote import refuse
 from placet.core.attestation import TcbState, VerifiedEvidence
 from placet.core.limits import KIB
@@ -141,11 +139,7 @@ def verify_nitro(raw: bytes, trust: Sequence[TrustAnchor], now: int) -> Verified
     # 9.6 The leaf's key signed exactly this.
     half = SIGNATURE // 2
     r, s = message.signature[:half], message.signature[half:]
-    numbers = int.from_bytes(r, "big"), int.from_bytes(s, "big")
-    try:
-        key.verify(utils.encode_dss_signature(*numbers), message.signed, ec.ECDSA(SHA384()))
-    except InvalidSignature as e:
-        refuse("signature", "document is not signed by its certificate's key", e)
+    check_signature(key, int.from_bytes(r, "big"), int.from_bytes(s, "big"), message.signed)
     # 9.7 An enclave in debug mode has zero in its first registers.
     if not any(document.pcrs[0]):
         refuse("debug", "enclave runs in debug mode: PCR0 is zero")

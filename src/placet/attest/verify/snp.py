@@ -14,9 +14,7 @@ from functools import lru_cache
 from typing import Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, utils
-from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from placet.attest.roots import amd_signer
 from placet.attest.trust import TrustAnchor
@@ -24,7 +22,9 @@ from placet.attest.verify.chains import (
     UNREADABLE,
     check_dates,
     check_issued,
+    check_signature,
     common_name,
+    is_listed,
     load,
     names,
     p384_key,
@@ -252,21 +252,32 @@ def _chain(leaf_der: bytes, signer_der: bytes, root_der: bytes) -> Chain:
     # 8.5 Each certificate was issued by the next one; names fit.
     leaf, signer, root = load(leaf_der), load(signer_der), load(root_der)
     check_issued((leaf, signer), root)
-    extensions = {
-        e.oid: e.value.value
-        for e in leaf.extensions
-        if isinstance(e.value, x509.UnrecognizedExtension)
-    }
-    # A root says by its name which product it is for: AMD's own as well as a development PKI's.
-    product = common_name(root).rpartition("-")[2].casefold()
     return Chain(
         leaf=leaf,
         signer=signer,
         root=root,
         key=p384_key(leaf),
-        product=product,
-        extensions=extensions,
+        product=product_of(root),
+        extensions=amd_extensions(leaf),
     )
+
+
+def amd_extensions(leaf: x509.Certificate) -> dict[x509.ObjectIdentifier, bytes]:
+    """Return AMD's own extensions of a VCEK or VLEK, as they are encoded."""
+    return {
+        e.oid: e.value.value
+        for e in leaf.extensions
+        if isinstance(e.value, x509.UnrecognizedExtension)
+    }
+
+
+def product_of(root: x509.Certificate) -> str:
+    """Return the product that a root says by its name: AMD's own as well as a development PKI's.
+
+    Raises:
+        EvidenceError: ``check`` is ``chain``: it has no one common name.
+    """
+    return common_name(root).rpartition("-")[2].casefold()
 
 
 def _check_crl(der: bytes, chain: Chain, now: int, grace: int) -> int:
@@ -277,7 +288,7 @@ def _check_crl(der: bytes, chain: Chain, now: int, grace: int) -> int:
             genuine = crl.issuer == chain.root.subject and crl.is_signature_valid(
                 chain.root.public_key()  # type: ignore[arg-type] # it checks the kinds inside
             )
-            revoked = [c for c in (chain.signer, chain.leaf) if _listed(crl, c)]
+            revoked = [c for c in (chain.signer, chain.leaf) if is_listed(crl, c)]
     except UNREADABLE as e:
         refuse("crl", "revocation list does not parse", e)
     if not genuine:
@@ -289,12 +300,6 @@ def _check_crl(der: bytes, chain: Chain, now: int, grace: int) -> int:
     if revoked:
         refuse("revoked", "a certificate of the report's chain is revoked")
     return int(ends.timestamp())
-
-
-def _listed(crl: x509.CertificateRevocationList, cert: x509.Certificate) -> bool:
-    # Every VCEK has the number zero, so that number names none of them.
-    number = cert.serial_number
-    return number != 0 and crl.get_revoked_certificate_by_serial_number(number) is not None
 
 
 def _check_certificate(report: Report, chain: Chain, kind: Key) -> None:
@@ -348,11 +353,7 @@ def _check_signature(report: Report, key: ec.EllipticCurvePublicKey) -> None:
     r, s = raw[SIGNED : SIGNED + 72], raw[SIGNED + 72 : SIGNATURE_END]
     if any(r[48:]) or any(s[48:]) or any(raw[SIGNATURE_END:]):
         refuse("trailing", "bytes that nobody signed stand around the signature")
-    numbers = int.from_bytes(r, "little"), int.from_bytes(s, "little")
-    try:
-        key.verify(utils.encode_dss_signature(*numbers), raw[:SIGNED], ec.ECDSA(SHA384()))
-    except InvalidSignature as e:
-        refuse("signature", "report is not signed by its certificate's key", e)
+    check_signature(key, int.from_bytes(r, "little"), int.from_bytes(s, "little"), raw[:SIGNED])
 
 
 def _shown(report: Report, product: str, anchor: TrustAnchor, *, chip: bool) -> VerifiedEvidence:
