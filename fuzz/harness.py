@@ -12,11 +12,10 @@ from pathlib import Path
 
 from placet_testing import charters
 from placet_testing.amd import software_anchor
+from placet_testing.contexts import connection
 
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify.quote import pem_chain
-from placet.core.attestation import Context
-from placet.core.encoding import b64
 from placet.core.profile import TcbRules
 from placet.errors import PlacetError
 from placet_dev.tee.pki import TCB_SIGNER
@@ -89,20 +88,5 @@ RULES = TcbRules(
     min_tcb="04010000000017d3",
     features=("ecc",),
 )
-CONTEXT = Context(
-    role="workload",
-    direction="client",
-    spki="sha256:" + "01" * 32,
-    peer_spki="sha256:" + "02" * 32,
-    verifier_nonce=b64(b"v" * 32),
-    prover_nonce=b64(b"p" * 32),
-    exporter=b64(b"e" * 32),
-    instance="notes-1",
-    app="notes",
-    image=PROFILE.image,
-    config=PROFILE.config,
-    purpose="release",
-    keys="sha256:" + "03" * 32,
-    boot="b1",
-)
+CONTEXT = connection(image=PROFILE.image, config=PROFILE.config)
 """The connection that the seeds were made for."""

@@ -212,6 +212,12 @@ def _authority(cert: x509.Certificate) -> bool:
         return False
 
 
+def one_certificate(raw: bytes) -> bytes | None:
+    """Return the DER of the certificate that a file holds, if that is what it holds."""
+    ders = _ders(raw)
+    return ders[0] if len(ders) == 1 and _certificate(ders[0]) is not None else None
+
+
 def trusted(root: Path | None, found: Found | None = None) -> tuple[TrustAnchor, ...]:
     """Return the pinned anchors, or the one that a file names in their place.
 
@@ -226,13 +232,12 @@ def trusted(root: Path | None, found: Found | None = None) -> tuple[TrustAnchor,
     """
     if root is None:
         return pinned()
-    raw = read_bytes(root)
-    ders = _ders(raw)
-    if len(ders) != 1 or _certificate(ders[0]) is None:
+    der = one_certificate(read_bytes(root))
+    if der is None:
         raise MalformedError(f"{root} is not one certificate (PEM or DER)")
-    fingerprint = hashlib.sha256(ders[0]).hexdigest()
+    fingerprint = hashlib.sha256(der).hexdigest()
     name, signer = VENDORS.get(fingerprint, (f"software:{fingerprint}", _signer(found) or "none"))
-    return (TrustAnchor(name=name, root_der=ders[0], tcb_signer=signer),)
+    return (TrustAnchor(name=name, root_der=der, tcb_signer=signer),)
 
 
 def _signer(found: Found | None) -> str:

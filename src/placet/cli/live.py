@@ -15,13 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from placet.attest.trust import VENDORS, TrustAnchor
 from placet.attest.verify import EvidenceVerifier
-from placet.attest.verify.chains import UNREADABLE
+from placet.cli.evidence_files import one_certificate
 from placet.cli.files import read_bytes, read_json, vaults_file
 from placet.cli.reach import clock, connector
 from placet.cli.settings import Home
@@ -100,12 +98,9 @@ def read_root(path: Path, tcb_signer: str) -> TrustRoot:
     raw = read_bytes(path)
     if raw.lstrip().startswith(b"{"):
         return read_json(path, TrustRoot, "trust root")
-    try:
-        pem = raw.lstrip().startswith(b"-----BEGIN")
-        found = x509.load_pem_x509_certificate(raw) if pem else x509.load_der_x509_certificate(raw)
-    except UNREADABLE as e:
-        raise MalformedError(f"{path} is neither a trust root nor a certificate") from e
-    der = found.public_bytes(Encoding.DER)
+    der = one_certificate(raw)
+    if der is None:
+        raise MalformedError(f"{path} is neither a trust root nor a certificate")
     digest = hashlib.sha256(der).hexdigest()
     if vendor := VENDORS.get(digest):
         name, signer = vendor

@@ -7,6 +7,7 @@ import hashlib
 import msgspec
 import pytest
 from placet_testing.amd import NOW, Amd
+from placet_testing.contexts import connection
 from placet_testing.nitro import Nitro, envelope
 
 from placet.attest.verify import bind, verify_evidence
@@ -18,22 +19,7 @@ from placet_dev.tee.quotes import sgx_measurement, sgx_quote, tdx_measurement, t
 
 IMAGE = "sha256:" + "ab" * 32
 CONFIG = "cd" * 48
-CONTEXT = Context(
-    role="workload",
-    direction="client",
-    spki="sha256:" + "01" * 32,
-    peer_spki="sha256:" + "02" * 32,
-    verifier_nonce=b64(b"v" * 32),
-    prover_nonce=b64(b"p" * 32),
-    exporter=b64(b"e" * 32),
-    instance="notes-1",
-    app="notes",
-    image=IMAGE,
-    config="sha384:" + CONFIG,
-    purpose="release",
-    keys="sha256:" + "03" * 32,
-    boot="b1",
-)
+CONTEXT = connection(image=IMAGE, config="sha384:" + CONFIG)
 OTHER = {
     "role": "resharer",
     "direction": "server",

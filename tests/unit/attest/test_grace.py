@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from placet_testing.charters import identity, profile
+from placet_testing.contexts import connection
 
 from placet.attest.verify import bind, verify_evidence
-from placet.core.attestation import Context, report_data
-from placet.core.encoding import b64
+from placet.core.attestation import report_data
 from placet.core.limits import MAX_GRACE
 from placet.errors import EvidenceError, TcbError
 from placet.policy.match import match_any
@@ -138,7 +138,7 @@ def test_an_outage_ends_where_the_owner_said(lab):
     """A release is decided by the profile's own grace, over what the channel let through."""
     good = profile(2)
     claimed = identity(good, ("sha256:" + "01" * 32,))
-    context = _context(claimed)
+    context = connection(**msgspec.structs.asdict(claimed.claims))
     quote = tdx_quote(lab.pki, measurement=good.measurement, report_data=report_data(context))
     evidence = lab.evidence("tdx", quote=quote)
     who = bind(shown(lab, evidence, END + 3600, MAX_GRACE), context)
@@ -155,17 +155,3 @@ def test_an_outage_ends_where_the_owner_said(lab):
         with pytest.raises(TcbError) as refused:
             match_any([strict], who)
         assert refused.value.members["check"] == "collateral-ended"
-
-
-def _context(claimed):
-    """Return a connection's context with these claims."""
-    return Context(
-        role="workload",
-        direction="client",
-        spki="sha256:" + "01" * 32,
-        peer_spki="sha256:" + "02" * 32,
-        verifier_nonce=b64(b"v" * 32),
-        prover_nonce=b64(b"p" * 32),
-        exporter=b64(b"e" * 32),
-        **msgspec.structs.asdict(claimed.claims),
-    )

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from placet_testing import contexts
 from placet_testing.kernels import TSM
 from placet_testing.machines import (
     FAMILIES,
@@ -53,16 +54,7 @@ def spied(producer):
     return asked
 
 
-LIES = {
-    "role": {"role": "workload"},
-    "role of a resharer": {"role": "resharer"},
-    "app": {"app": "bank"},
-    "image": {"image": "sha256:" + "f" * 64},
-    "config": {"config": "sha384:" + "f" * 96},
-    "boot id of another start": {"boot": "boot-0"},
-    "another instance than before": {"instance": "instance-2"},
-    "no instance": {"instance": ""},
-}
+LIES = {"role": {"role": "workload"}, **contexts.LIES}
 
 
 @pytest.mark.req("R1.6")

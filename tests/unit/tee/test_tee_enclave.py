@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from placet_testing import contexts
 
 from placet.attest.produce import open_producer
 from placet.attest.produce.socket import Answer, Describe, Quote, Request, SocketProducer
@@ -83,16 +84,7 @@ def test_quote_holds_the_report_data_of_the_whole_context(kind, request):
     assert unb64(evidence.quote) == report_data(context)
 
 
-LIES = {
-    "role": {"role": "vault"},
-    "role of a resharer": {"role": "resharer"},
-    "app": {"app": "bank"},
-    "image": {"image": "sha256:" + "f" * 64},
-    "config": {"config": "sha384:" + "f" * 96},
-    "boot id of another start": {"boot": "boot-0"},
-    "another instance than before": {"instance": "instance-2"},
-    "no instance": {"instance": ""},
-}
+LIES = {"role": {"role": "vault"}, **contexts.LIES}
 
 
 @pytest.mark.req("R1.6")
