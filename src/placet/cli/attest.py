@@ -107,7 +107,10 @@ def _met(endpoint: str, trust: tuple[TrustAnchor, ...], verify: EvidenceVerifier
     try:
         return meet(endpoint, trust, verify)
     except (EvidenceError, UnavailableError) as e:
-        e.hint = e.hint or "Is it an app, and no vault? Add --certificate-only"
+        # Who got as far as showing evidence is a vault, under a root that nobody named.
+        shown = e.members.get("check") == "anchor"
+        name = "Name its root, if you trust it: --root FILE, or --vaults FILE"
+        e.hint = e.hint or (name if shown else "Is it an app, and no vault? Add --certificate-only")
         raise
 
 

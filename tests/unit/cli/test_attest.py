@@ -278,6 +278,14 @@ def test_evidence_in_a_certificate_is_no_proof_to_a_session(desk, app):
     assert "--certificate-only" in said["hint"]
 
 
+def test_a_vault_under_a_root_that_nobody_named_asks_for_its_root(desk):
+    """Its evidence came, so it is a vault: another option of this command would not help."""
+    said = desk.json(f"127.0.0.1:{desk.vault().port}", code=3)
+    assert said["check"] == "anchor"
+    assert "--root FILE" in said["hint"]
+    assert "--certificate-only" not in said["hint"]
+
+
 # --- an app -----------------------------------------------------------------------------
 
 
