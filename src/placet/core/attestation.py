@@ -147,10 +147,9 @@ SAID = ("instance", "app", "image", "config", "boot")
 def claims_of(context: Context | CertificateClaims) -> Claims:
     """Return the claims that a context makes; a certificate has no purpose and no keys."""
     told = {name: getattr(context, name) for name in SAID}
-    bound = context if isinstance(context, Context) else None
-    return Claims(
-        purpose=bound.purpose if bound else None, keys=bound.keys if bound else None, **told
-    )
+    if isinstance(context, CertificateClaims):
+        return Claims(purpose=None, keys=None, **told)
+    return Claims(purpose=context.purpose, keys=context.keys, **told)
 
 
 def keys_digest(keys: Iterable[str]) -> str:
