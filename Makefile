@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.stamp
-LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+# Extras stay in the lock: pip asks for the newest `coverage[toml]` where only `coverage` is pinned.
+LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras \
+          --no-emit-index-url \
           --python-version 3.11 --custom-compile-command "make lock"
 DOORS  := pyproject.toml --extra platform
 

@@ -240,9 +240,13 @@ def config_of(manifest: Manifest) -> Config:
     return config
 
 
+# Read once, on import: two threads that are the first to ask sysconfig may be told None.
+_ABI: Final = str(sysconfig.get_config_var("SOABI"))
+
+
 def abi() -> str:
     """Return the ABI tag of this interpreter, which compiled packages need."""
-    return str(sysconfig.get_config_var("SOABI"))
+    return _ABI
 
 
 def _manifest(folder: Path) -> Manifest:
