@@ -28,7 +28,7 @@ from placet.client.creation import create_key
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
 from placet.core.attestation import Purpose
 from placet.core.profile import VaultMember, VaultSet
-from placet.core.statement import owner_fingerprint
+from placet.core.signer import owner_fingerprint
 from placet.ratls.exchange import ExpectVault, WorkloadProver
 
 N, K = 5, 3

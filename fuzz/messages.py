@@ -27,14 +27,8 @@ from placet.core.limits import MAX_STATEMENT
 from placet.core.logentry import LogEntry
 from placet.core.manifest import KeyManifest, check_manifest
 from placet.core.profile import Profile, check_profile
-from placet.core.statement import (
-    Birth,
-    PasskeySignature,
-    SignedStatement,
-    UntrustedStatement,
-    open_statement,
-    signer_id,
-)
+from placet.core.signer import PasskeySignature, signer_id
+from placet.core.statement import Birth, SignedStatement, UntrustedStatement, open_statement
 from placet.errors import UnavailableError, from_problem
 from placet.policy.charter import Courier, replay, take
 from placet.policy.pending import check_stage

@@ -38,13 +38,13 @@ from placet_testing.passkey import authenticator_data, client_data
 from placet.client.signing import promote_body
 from placet.core import messages as wire
 from placet.core.attestation import PROTOCOL, CertificateClaims, Context, Evidence, report_data
+from placet.core.body import StageBody
 from placet.core.checkpoint import Checkpoint, sign_note
 from placet.core.dsse import sign_record
 from placet.core.encoding import b64, encode
 from placet.core.logentry import LogEntry
 from placet.core.manifest import KeyManifest, ShareCommitment
 from placet.core.profile import code_id, host_data_of, rtmr3_of_image
-from placet.core.statement import StageBody
 from placet.errors import MalformedError
 from placet.policy.charter import replay
 from placet.ratls import exchange

@@ -7,7 +7,7 @@ import pytest
 from placet_testing.charters import person
 
 from placet.core.profile import Profile, code_id
-from placet.core.statement import Threshold, owner_fingerprint
+from placet.core.signer import Threshold, owner_fingerprint
 
 
 def test_every_command_prints_one_document(house):

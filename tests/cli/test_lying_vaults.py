@@ -7,10 +7,11 @@ import pytest
 from placet_testing.charters import composer, person
 
 from placet.client.signing import promote_body
+from placet.core.body import StageBody
 from placet.core.encoding import b64
 from placet.core.messages import CharterAnswer, CourierItem, PendingAnswer, TakeRequest
 from placet.core.profile import Profile
-from placet.core.statement import SignedStatement, StageBody, open_statement
+from placet.core.statement import SignedStatement, open_statement
 from placet.policy.charter import replay
 
 

@@ -15,7 +15,8 @@ import pytest
 from placet_testing.charters import birth_body, composer, owner_of, person
 
 from placet.core.encoding import b64
-from placet.core.statement import PasskeySignature, PasskeySigner, compose, signer_id
+from placet.core.signer import PasskeySignature, PasskeySigner, signer_id
+from placet.core.statement import compose
 from placet.errors import ApprovalError
 from placet.policy.principal import check_principal, require
 from placet.policy.signers import verify_signatures

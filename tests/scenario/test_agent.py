@@ -33,7 +33,8 @@ from placet.core.attestation import report_data
 from placet.core.encoding import b64, encode
 from placet.core.messages import CourierItem, ReleaseRequest, TakeRequest
 from placet.core.profile import code_id
-from placet.core.statement import UntrustedStatement, compose, owner_fingerprint
+from placet.core.signer import owner_fingerprint
+from placet.core.statement import UntrustedStatement, compose
 from placet.errors import (
     ApprovalError,
     BindingError,

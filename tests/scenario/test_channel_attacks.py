@@ -30,7 +30,7 @@ from placet.core.attestation import (
 )
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_FRAME
-from placet.core.statement import owner_fingerprint
+from placet.core.signer import owner_fingerprint
 from placet.errors import (
     BindingError,
     EvidenceError,

@@ -19,15 +19,8 @@ from placet.core.config import Config, config_digest
 from placet.core.dsse import pae, vault_id
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.profile import Profile, code_id, profile_id
-from placet.core.statement import (
-    SignedStatement,
-    Signer,
-    Statement,
-    Threshold,
-    open_statement,
-    owner_fingerprint,
-    signer_id,
-)
+from placet.core.signer import Signer, Threshold, owner_fingerprint, signer_id
+from placet.core.statement import SignedStatement, Statement, open_statement
 from placet.core.words import six_words
 from placet.errors import MalformedError
 

@@ -11,7 +11,8 @@ import pytest
 from placet.core.dsse import open_signed
 from placet.core.encoding import decode, encode
 from placet.core.messages import CourierItem, Taken
-from placet.core.statement import Birth, SignedStatement, Signer, open_statement
+from placet.core.signer import Signer
+from placet.core.statement import Birth, SignedStatement, open_statement
 from placet.errors import ApprovalExpiredError
 from placet.policy.charter import Courier, TakenStatement, fold, take
 from placet.policy.principal import check_principal

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from placet.core.statement import KeySigner
+from placet.core.signer import KeySigner
 from placet.errors import UnavailableError
 from placet_dev.constellation import LocalConstellation
 from placet_dev.local_http import ask

@@ -22,7 +22,8 @@ from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
 from placet.cli.words import named, tee_facts, until
 from placet.client.signing import DAY, Composer, promote_body
-from placet.core.statement import Chained, PromoteBody, UntrustedStatement
+from placet.core.body import PromoteBody
+from placet.core.statement import Chained, UntrustedStatement
 from placet.errors import ConflictError
 from placet.policy.charter import TakenStatement, effective_at, fold
 

@@ -32,9 +32,10 @@ from placet.client.constellation import Constellation
 from placet.client.signing import Composer
 from placet.client.vault_client import VaultClient
 from placet.client.vaults_file import VaultsFile
+from placet.core.body import BirthBody
 from placet.core.messages import StatusBody
 from placet.core.profile import Profile
-from placet.core.statement import BirthBody, PolicyTable
+from placet.core.table import PolicyTable
 from placet.errors import MalformedError, VerificationError
 from placet.policy.charter import TakenStatement, fold
 from placet.ratls.exchange import VerifiedPeer

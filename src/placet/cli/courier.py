@@ -27,13 +27,13 @@ from placet.cli.pen import ask, missing_signatures, send, sign, words, write_out
 from placet.cli.reach import Target
 from placet.cli.settings import Home
 from placet.cli.words import named, tee_facts, titled, until
+from placet.core.signer import Threshold
 from placet.core.statement import (
     Birth,
     Chained,
     Promote,
     Retire,
     SignedStatement,
-    Threshold,
     UntrustedStatement,
     open_statement,
 )

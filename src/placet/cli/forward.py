@@ -10,14 +10,8 @@ from placet.cli.reach import clock
 from placet.cli.settings import the_one
 from placet.client.constellation import Constellation
 from placet.core.profile import Profile, code_id
-from placet.core.statement import (
-    Birth,
-    Promote,
-    Stage,
-    UntrustedStatement,
-    open_statement,
-    signer_id,
-)
+from placet.core.signer import signer_id
+from placet.core.statement import Birth, Promote, Stage, UntrustedStatement, open_statement
 from placet.errors import MalformedError, PlacetError
 from placet.policy.key_policy import KeyPolicy
 from placet.policy.pending import check_stage

@@ -11,7 +11,7 @@ from placet.cli.files import local_files, read_json, write_json
 from placet.cli.output import answer, hint, json_option, print_json, reported, short, show_facts
 from placet.cli.settings import Home, Owner
 from placet.client.signing import SigningKey
-from placet.core.statement import KeySigner, Threshold, signer_id
+from placet.core.signer import KeySigner, Threshold, signer_id
 from placet.policy.principal import check_principal, leaves
 
 

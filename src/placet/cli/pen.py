@@ -37,7 +37,8 @@ from placet.client.constellation import EffectReport
 from placet.client.signing import SigningKey
 from placet.core.dsse import open_signed
 from placet.core.messages import Taken
-from placet.core.statement import Chained, Threshold, UntrustedStatement, open_statement, signer_id
+from placet.core.signer import Threshold, signer_id
+from placet.core.statement import Chained, UntrustedStatement, open_statement
 from placet.core.words import six_words
 from placet.errors import ApprovalError, MalformedError, PlacetError, PolicyDeniedError
 from placet.policy.principal import leaves, require

@@ -28,13 +28,8 @@ from placet.cli.files import load_key, local_files, read_bytes, read_json, vault
 from placet.client.signing import SigningKey
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.encoding import Record, Sha256
-from placet.core.statement import (
-    SignedStatement,
-    Threshold,
-    UntrustedStatement,
-    open_statement,
-    owner_fingerprint,
-)
+from placet.core.signer import Threshold, owner_fingerprint
+from placet.core.statement import SignedStatement, UntrustedStatement, open_statement
 from placet.errors import ConflictError, MalformedError, NotFoundError
 
 R = TypeVar("R")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from placet.cli.files import read_bytes
 from placet.core.encoding import b64
-from placet.core.statement import KeySigner
+from placet.core.signer import KeySigner
 from placet.errors import MalformedError
 from placet.policy.signers import signer_key_check
 

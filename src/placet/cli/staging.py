@@ -39,9 +39,10 @@ from placet.cli.settings import Home
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
 from placet.client.signing import Composer, SigningKey
+from placet.core.body import StageBody
 from placet.core.messages import StageAnswer
 from placet.core.profile import Profile, check_profile, code_id
-from placet.core.statement import StageBody, UntrustedStatement
+from placet.core.statement import UntrustedStatement
 
 
 @click.command()

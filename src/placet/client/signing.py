@@ -16,28 +16,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from placet.core.body import BirthBody, PromoteBody, RetireBody, RevokePendingBody, StageBody
 from placet.core.dsse import pae
 from placet.core.encoding import b64
 from placet.core.profile import Profile
+from placet.core.signer import KeySignature, KeySigner, signer_id
 from placet.core.statement import (
     STATEMENT_TYPE,
     Birth,
-    BirthBody,
     Chained,
-    KeySignature,
-    KeySigner,
     Loose,
     Promote,
-    PromoteBody,
     Retire,
-    RetireBody,
     RevokePending,
-    RevokePendingBody,
     Stage,
-    StageBody,
     UntrustedStatement,
     compose,
-    signer_id,
 )
 from placet.errors import MalformedError, UnavailableError
 from placet.policy.key_policy import KeyPolicy

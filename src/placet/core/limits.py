@@ -58,6 +58,30 @@ MAX_LIFETIME = 30 * 24 * 3600
 MAX_EVIDENCE_AGE = 60
 """Seconds for which evidence on a connection supports a release (R1.8)."""
 
+MIN_LIFETIME = 60
+"""Seconds that an owner may cap a statement's lifetime at, at least."""
+
+MAX_DELAY = 90 * 24 * 3600
+"""Seconds of a policy's delays and cool-downs."""
+
+COOLDOWN = 24 * 3600
+"""Seconds for which a newly added owner signer counts for nothing, unless the policy says more."""
+
+PAGE_DELAY = 24 * 3600
+"""Seconds that a statement waits which one owner signer signed alone, on a page of others."""
+
+MAX_WAITING = 16
+"""Statements of one key that wait out a delay at one vault."""
+
+MAX_HEADS = 8
+"""Branches that one merge ends."""
+
+MAX_JWKS = 8
+"""Keys of one identity provider that a signer pins."""
+
+MAX_ID_TOKEN = 8 * KIB
+"""Characters of an ID token."""
+
 MAX_RECORD = 8192 * KIB
 """Bytes of one stored record."""
 

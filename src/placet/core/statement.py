@@ -7,20 +7,35 @@ from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta
 
+from placet.core.body import (
+    BirthBody,
+    DeleteBody,
+    MergeBody,
+    PromoteBody,
+    RecoverBody,
+    RetireBody,
+    RevokePendingBody,
+    StageBody,
+    UpdatePolicyBody,
+    VoidBody,
+)
 from placet.core.encoding import (
     Base64,
     Int,
     Record,
     Sha256,
-    Text,
     b64,
     decode,
     digest,
     encode,
     unb64,
 )
-from placet.core.limits import MAX_LABEL, MAX_PROFILES, MAX_SIGNERS, MAX_STATEMENT
-from placet.core.profile import Profile, VaultSet
+from placet.core.limits import (
+    MAX_SIGNERS,
+    MAX_STATEMENT,
+)
+from placet.core.signer import OidcSigner, Signature, Threshold
+from placet.core.table import PolicyTable, Rules
 from placet.errors import MalformedError
 
 STATEMENT_LABEL = "placet-statement/1"
@@ -29,101 +44,8 @@ STATEMENT_TYPE: Literal["application/vnd.placet.statement.v1+json"] = (
 )
 
 
-class KeySigner(Record, tag_field="kind", tag="key"):
-    """A plain key: automation, smart card, HSM."""
-
-    label: Text
-    algorithm: Literal["ed25519", "p256"]
-    public_key: Base64
-    """32 raw bytes (Ed25519) or the 65-byte uncompressed point (P-256, SEC 1)."""
-
-
-class PasskeySigner(Record, tag_field="kind", tag="passkey"):
-    """A WebAuthn credential that approves and does nothing else."""
-
-    label: Text
-    rp_id: Text
-    origins: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=8)]
-    credential_id: Base64
-    public_key: Base64
-    """COSE_Key in CTAP2 canonical form: ES256 or EdDSA."""
-    screen: Literal["own", "page"]
-    """``page``: it signs on a page that an untrusted party serves."""
-
-
-Signer = KeySigner | PasskeySigner
-
-
-class Threshold(Record, tag_field="kind", tag="threshold"):
-    """A principal: at least ``threshold`` of its parts must agree."""
-
-    label: Text
-    threshold: Annotated[int, Meta(ge=1, le=MAX_SIGNERS)]
-    of: Annotated[
-        tuple[KeySigner | PasskeySigner | Threshold, ...],
-        Meta(min_length=1, max_length=MAX_SIGNERS),
-    ]
-
-
-class PolicyTable(Record):
-    """The fixed table that a key is born with."""
-
-    owner: Threshold
-    stagers: Annotated[tuple[Signer, ...], Meta(max_length=MAX_SIGNERS)]
-    profiles: Annotated[tuple[Profile, ...], Meta(max_length=MAX_PROFILES)]
-    security_version_floor: Int
-
-
-class BirthBody(Record):
-    """The first policy, where the shares will live, and a human name."""
-
-    label: Annotated[str, Meta(min_length=1, max_length=MAX_LABEL)]
-    policy: PolicyTable
-    vault_set: VaultSet
-
-
-class PromoteBody(Record):
-    """Let this profile in, and say what happens to those before it."""
-
-    profile: Profile
-    provenance: Sha256 | None
-    review: Sha256 | None
-    earlier: Literal["keep", "retire", "retire-at"]
-    retire_at: Int | None
-    """Unix seconds, with ``retire-at`` only."""
-    unretire: bool
-    """Says plainly that retired code comes back."""
-    security_version_floor: Int
-    """The floor from now on; it only rises."""
-
-
-class RetireBody(Record):
-    """Never again this code, unless a later promote says so plainly."""
-
-    code: Sha256
-    reason: Text
-
-
-class StageBody(Record):
-    """A version put forward. It changes nothing (I4)."""
-
-    profile: Profile
-    version: Text
-    source: Text
-    """Commit or other name of the source; the platform's word."""
-    provenance: Sha256 | None
-    review: Sha256 | None
-
-
-class RevokePendingBody(Record):
-    """Take back what was staged under this digest."""
-
-    stage: Sha256
-    reason: Text
-
-
 class _Chained(Record, kw_only=True):
-    schema: Literal[1] = 1
+    schema: Literal[1, 2] = 1
     key: Sha256 | None
     prev: Sha256 | None
     base_version: Int
@@ -150,6 +72,36 @@ class Retire(_Chained, kw_only=True, tag_field="type", tag="retire"):
     body: RetireBody
 
 
+class UpdatePolicy(_Chained, kw_only=True, tag_field="type", tag="update-policy"):
+    """Other rules."""
+
+    body: UpdatePolicyBody
+
+
+class Recover(_Chained, kw_only=True, tag_field="type", tag="recover"):
+    """A new owner, by the guardians."""
+
+    body: RecoverBody
+
+
+class Void(_Chained, kw_only=True, tag_field="type", tag="void"):
+    """A veto."""
+
+    body: VoidBody
+
+
+class Merge(_Chained, kw_only=True, tag_field="type", tag="merge"):
+    """The end of a fork."""
+
+    body: MergeBody
+
+
+class Delete(_Chained, kw_only=True, tag_field="type", tag="delete"):
+    """The end of a key."""
+
+    body: DeleteBody
+
+
 class _Loose(Record, kw_only=True):
     schema: Literal[1] = 1
     key: Sha256 | None
@@ -171,27 +123,10 @@ class RevokePending(_Loose, kw_only=True, tag_field="type", tag="revoke-pending"
     body: RevokePendingBody
 
 
-Chained = Birth | Promote | Retire
+Chained = Birth | Promote | Retire | UpdatePolicy | Recover | Void | Merge | Delete
 Loose = Stage | RevokePending
 Statement = Chained | Loose
 S = TypeVar("S", bound=Statement)
-
-
-class KeySignature(Record, tag_field="kind", tag="key"):
-    """Ed25519 or DER ECDSA over the DSSE encoding of the statement's bytes."""
-
-    signer: Sha256
-    signature: Base64
-
-
-class PasskeySignature(Record, tag_field="kind", tag="passkey"):
-    """A whole WebAuthn assertion whose challenge is the statement's digest."""
-
-    signer: Sha256
-    authenticator_data: Base64
-    client_data: Base64
-    """clientDataJSON as the authenticator's client made it."""
-    signature: Base64
 
 
 class SignedStatement(Record, kw_only=True):
@@ -199,7 +134,7 @@ class SignedStatement(Record, kw_only=True):
 
     payload_type: Literal["application/vnd.placet.statement.v1+json"] = STATEMENT_TYPE
     payload: Base64
-    signatures: Annotated[tuple[KeySignature | PasskeySignature, ...], Meta(max_length=MAX_SIGNERS)]
+    signatures: Annotated[tuple[Signature, ...], Meta(max_length=MAX_SIGNERS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +145,7 @@ class UntrustedStatement:
     payload: bytes
     """The canonical bytes that were signed."""
     digest: str
-    signatures: tuple[KeySignature | PasskeySignature, ...]
+    signatures: tuple[Signature, ...]
 
     @property
     def key(self) -> str:
@@ -227,9 +162,7 @@ def statement_digest(payload: bytes) -> str:
     return digest(STATEMENT_LABEL, payload)
 
 
-def compose(
-    statement: Statement, signatures: tuple[KeySignature | PasskeySignature, ...] = ()
-) -> UntrustedStatement:
+def compose(statement: Statement, signatures: tuple[Signature, ...] = ()) -> UntrustedStatement:
     """Return a statement of our own making in its parsed form."""
     payload = encode(statement)
     return UntrustedStatement(
@@ -253,17 +186,43 @@ def open_statement(signed: SignedStatement) -> UntrustedStatement:
     return compose(statement, signed.signatures)
 
 
-def signer_id(signer: Signer) -> str:
-    """Return the fingerprint of a signer's key: one key is one signer under any label."""
-    return digest("placet-signer/1", encode({"public_key": signer.public_key}))
+def schema_of(statement: Statement) -> Literal[1, 2]:
+    """Return the one schema that a statement is written in: the lowest that has all it uses.
+
+    So what a vault of schema 1 can read goes on being written in a way that it reads.
+    """
+    if isinstance(statement, Retire | Stage | RevokePending):
+        return 1
+    if isinstance(statement, Promote):
+        return 1 if statement.body.auto is None else 2
+    if isinstance(statement, Birth):
+        return 1 if _is_first_table(statement.body.policy) else 2
+    return 2
 
 
-def owner_fingerprint(owner: Threshold) -> str:
-    """Return the digest of an owner principal, as a workload's measured config names it."""
-    return digest("placet-owner/1", encode(owner))
+def _is_first_table(table: PolicyTable) -> bool:
+    plain = PolicyTable(
+        owner=table.owner,
+        stagers=table.stagers,
+        profiles=table.profiles,
+        security_version_floor=table.security_version_floor,
+    )
+    return table == plain and not _has_oidc(table.owner)
+
+
+def _has_oidc(threshold: Threshold) -> bool:
+    return any(
+        _has_oidc(part) if isinstance(part, Threshold) else isinstance(part, OidcSigner)
+        for part in threshold.of
+    )
 
 
 def _check_shape(statement: Statement) -> None:
+    if statement.schema != schema_of(statement):
+        raise MalformedError(
+            f"statement says schema {statement.schema}; what it uses is schema "
+            f"{schema_of(statement)}"
+        )
     if statement.expires_at <= statement.issued_at:
         raise MalformedError("statement ends before it was issued")
     if len(unb64(statement.nonce)) != 32:  # noqa: PLR2004 - the one length there is
@@ -271,10 +230,37 @@ def _check_shape(statement: Statement) -> None:
     if isinstance(statement, Birth):
         if (statement.key, statement.prev, statement.base_version) != (None, None, 0):
             raise MalformedError("birth statement has a key, a prev or a version before it")
-    elif isinstance(statement, Promote | Retire):
-        if statement.key is None or statement.prev is None or statement.base_version == 0:
-            raise MalformedError("statement after birth lacks its key, prev or base version")
-        if isinstance(statement, Promote) and (
-            (statement.body.retire_at is None) != (statement.body.earlier != "retire-at")
-        ):
-            raise MalformedError("promote has retire_at without retire-at, or the reverse")
+    elif isinstance(statement, Chained) and (
+        statement.key is None or statement.prev is None or statement.base_version == 0
+    ):
+        raise MalformedError("statement after birth lacks its key, prev or base version")
+    _check_body(statement)
+
+
+def _check_body(statement: Statement) -> None:
+    body = statement.body
+    if isinstance(body, PromoteBody) and (
+        (body.retire_at is None) != (body.earlier != "retire-at")
+    ):
+        raise MalformedError("promote has retire_at without retire-at, or the reverse")
+    if isinstance(body, RecoverBody) and ((body.owner is None) == (body.intent is None)):
+        raise MalformedError("recover names a new owner (intent) or an intent (completion)")
+    if isinstance(body, MergeBody):
+        _check_sorted("heads", body.heads)
+        _check_sorted("tombstones", body.tombstones)
+    rules = _rules_of(statement)
+    if rules is not None:
+        _check_sorted("immutable fields", rules.immutable)
+        if rules.auto_migrate is not None:
+            _check_sorted("changes", rules.auto_migrate.changes)
+
+
+def _rules_of(statement: Statement) -> Rules | None:
+    if isinstance(statement, Birth | UpdatePolicy | Merge):
+        return statement.body.policy
+    return None
+
+
+def _check_sorted(what: str, values: tuple[str, ...]) -> None:
+    if list(values) != sorted(set(values)):
+        raise MalformedError(f"{what} are not sorted, or one is named twice")

@@ -29,10 +29,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from placet.client.signing import Composer, SigningKey
+from placet.core.body import StageBody
 from placet.core.encoding import Int, Record, Sha256, Text, encode
 from placet.core.limits import MAX_BODY
 from placet.core.messages import StageRequest
-from placet.core.statement import StageBody
 from placet.errors import (
     InternalError,
     MalformedError,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from placet.core.dsse import Signed, open_signed
 from placet.core.messages import Taken
 from placet.core.profile import VaultSet
-from placet.core.statement import Birth, Chained, Retire, Threshold, UntrustedStatement
+from placet.core.signer import Threshold
+from placet.core.statement import Birth, Chained, Delete, Promote, Retire, UntrustedStatement
 from placet.errors import (
     AncestorMissingError,
     ApprovalError,
@@ -140,15 +141,18 @@ def effective_at(statement: Chained, vault_set: VaultSet) -> int:
 
     A birth at n, since creation needs all; a promote at k; a retire at n - k + 1, for
     fewer leave k vaults that would still serve what was retired. A promote that retires
-    others lets in at k, and shuts out at n - k + 1: the larger of the two counts.
+    others lets in at k, and shuts out at n - k + 1: the larger of the two counts, as for
+    whatever else may both give and take.
     """
     n, k = vault_set.n, vault_set.k
     shuts_out = n - k + 1
     if isinstance(statement, Birth):
         return n
-    if isinstance(statement, Retire):
+    if isinstance(statement, Retire | Delete):
         return shuts_out
-    return k if statement.body.earlier == "keep" else max(k, shuts_out)
+    if isinstance(statement, Promote) and statement.body.earlier == "keep":
+        return k
+    return max(k, shuts_out)
 
 
 def _check_place(policy: KeyPolicy | None, sent: UntrustedStatement) -> None:

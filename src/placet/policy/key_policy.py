@@ -11,15 +11,8 @@ from dataclasses import dataclass, replace
 
 from placet.core.limits import MAX_CHARTER, MAX_LIFETIME, MAX_PROFILES
 from placet.core.profile import Profile, VaultSet, check_profile, check_vault_set, code_id
-from placet.core.statement import (
-    Birth,
-    Promote,
-    Retire,
-    Signer,
-    Threshold,
-    UntrustedStatement,
-    owner_fingerprint,
-)
+from placet.core.signer import Signer, Threshold, owner_fingerprint
+from placet.core.statement import Birth, Promote, Retire, UntrustedStatement
 from placet.errors import ConflictError, MalformedError, PolicyDeniedError
 from placet.policy.principal import check_principal
 from placet.policy.signers import signer_key_check

@@ -7,7 +7,8 @@ the gate (spec/03, section 6).
 from __future__ import annotations
 
 from placet.core.profile import check_profile
-from placet.core.statement import RevokePending, Signer, Stage, UntrustedStatement, signer_id
+from placet.core.signer import Signer, signer_id
+from placet.core.statement import RevokePending, Stage, UntrustedStatement
 from placet.errors import ApprovalError, ApprovalExpiredError, MalformedError, RoleDeniedError
 from placet.policy.charter import CLOCK_SKEW
 from placet.policy.key_policy import KeyPolicy

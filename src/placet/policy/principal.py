@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from placet.core.limits import MAX_DEPTH, MAX_SIGNERS
-from placet.core.statement import PasskeySigner, Signer, Threshold, signer_id
+from placet.core.signer import PasskeySigner, Signer, Threshold, signer_id
 from placet.errors import ApprovalError, MalformedError, UnrepairableError
-from placet.policy.signers import signer_key, signer_key_check
+from placet.policy.signers import signer_identity, signer_key_check
 
 
 def leaves(threshold: Threshold) -> tuple[Signer, ...]:
@@ -29,7 +29,7 @@ def check_principal(threshold: Threshold) -> None:
     for signer in signers:
         signer_key_check(signer)
     # By the raw key, so that one key is no two signers as a key and as a passkey.
-    if len({signer_key(signer) for signer in signers}) != len(signers):
+    if len({signer_identity(signer) for signer in signers}) != len(signers):
         raise MalformedError("principal names a signer twice: it would count twice")
     try:
         require(threshold, frozenset(map(signer_id, signers)))

@@ -11,17 +11,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from placet.core.dsse import pae, verify_signature
 from placet.core.encoding import unb64
 from placet.core.limits import MAX_CREDENTIAL_ID, MAX_SIGNERS
-from placet.core.statement import (
-    STATEMENT_TYPE,
+from placet.core.signer import (
     KeySignature,
     KeySigner,
+    OidcSignature,
+    OidcSigner,
+    OwnKeySigner,
     PasskeySignature,
     PasskeySigner,
+    Signature,
     Signer,
-    UntrustedStatement,
     signer_id,
 )
+from placet.core.statement import STATEMENT_TYPE, UntrustedStatement
 from placet.errors import ApprovalError, MalformedError, TooLargeError, VerificationError
+from placet.policy.oidc import VerifiedToken, oidc_signer_check, verify_id_token
 from placet.policy.webauthn import Algorithm, parse_cose_key, verify_assertion
 
 _ed25519_size = 32
@@ -46,6 +50,8 @@ class VerifiedSignatures:
     """Signer ids; each signer once, however often it signed."""
     strangers: frozenset[str]
     """Ids that were claimed and are of no given signer. Nothing of theirs was checked."""
+    tokens: tuple[VerifiedToken, ...] = ()
+    """Of the OIDC signers among them."""
 
 
 def verify_signatures(
@@ -69,9 +75,11 @@ def verify_signatures(
         raise TooLargeError(f"{len(untrusted.signatures)} signatures, at most {MAX_SIGNERS}")
     known = {signer_id(signer): signer for signer in signers}
     claimed = frozenset(signature.signer for signature in untrusted.signatures)
-    for signature in untrusted.signatures:
-        if signature.signer in known:
-            _verify(untrusted, known[signature.signer], signature)
+    tokens = [
+        _verify(untrusted, known[signature.signer], signature)
+        for signature in untrusted.signatures
+        if signature.signer in known
+    ]
     if not claimed & known.keys():
         raise ApprovalError(
             f"statement {untrusted.digest} is signed by nobody who may, "
@@ -81,10 +89,11 @@ def verify_signatures(
         statement=untrusted.digest,
         signers=claimed & known.keys(),
         strangers=claimed - known.keys(),
+        tokens=tuple(t for t in tokens if t is not None),
     )
 
 
-def signer_key(signer: Signer) -> tuple[Algorithm, bytes]:
+def signer_key(signer: OwnKeySigner) -> tuple[Algorithm, bytes]:
     """Return a signer's algorithm and raw public key, whichever kind it is of.
 
     Raises:
@@ -94,6 +103,16 @@ def signer_key(signer: Signer) -> tuple[Algorithm, bytes]:
     return (signer.algorithm, raw) if isinstance(signer, KeySigner) else parse_cose_key(raw)
 
 
+def signer_identity(signer: Signer) -> tuple[str, bytes]:
+    """Return what makes a signer that one: its raw key, or its id at its provider.
+
+    One key is no two signers as a key and as a passkey, under any label.
+    """
+    if isinstance(signer, OidcSigner):
+        return "oidc", signer_id(signer).encode()
+    return signer_key(signer)
+
+
 def signer_key_check(signer: Signer) -> None:
     """Refuse a signer that could never sign, or for whom anybody could.
 
@@ -101,8 +120,11 @@ def signer_key_check(signer: Signer) -> None:
 
     Raises:
         MalformedError: A key that is no point, or one of small order; a passkey whose
-            origins are not secure ones of its relying party.
+            origins are not secure ones of its relying party; a provider's unfit keys.
     """
+    if isinstance(signer, OidcSigner):
+        oidc_signer_check(signer)
+        return
     algorithm, raw = signer_key(signer)
     try:
         (_check_p256 if algorithm == "p256" else _check_ed25519)(raw)
@@ -113,10 +135,19 @@ def signer_key_check(signer: Signer) -> None:
 
 
 def _verify(
-    untrusted: UntrustedStatement, signer: Signer, signature: KeySignature | PasskeySignature
-) -> None:
+    untrusted: UntrustedStatement, signer: Signer, signature: Signature
+) -> VerifiedToken | None:
+    challenge = bytes.fromhex(untrusted.digest.removeprefix("sha256:"))
+    if isinstance(signer, OidcSigner) and isinstance(signature, OidcSignature):
+        statement = untrusted.statement
+        return verify_id_token(
+            signer,
+            signature,
+            nonce=challenge,
+            issued_at=statement.issued_at,
+            expires_at=statement.expires_at,
+        )
     if isinstance(signer, PasskeySigner) and isinstance(signature, PasskeySignature):
-        challenge = bytes.fromhex(untrusted.digest.removeprefix("sha256:"))
         verify_assertion(signer, signature, challenge)
     elif isinstance(signer, KeySigner) and isinstance(signature, KeySignature):
         message = pae(STATEMENT_TYPE, untrusted.payload)
@@ -127,6 +158,7 @@ def _verify(
             raise ApprovalError(f"signature of {signer.label!r} does not hold: {e}") from e
     else:
         raise ApprovalError(f"signature of {signer.label!r} is not of that signer's kind")
+    return None
 
 
 def _check_p256(raw: bytes) -> None:

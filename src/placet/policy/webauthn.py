@@ -14,7 +14,7 @@ from typing import Literal, NoReturn
 from placet.core.dsse import verify_signature
 from placet.core.encoding import b64, unb64
 from placet.core.limits import MAX_CLIENT_DATA
-from placet.core.statement import PasskeySignature, PasskeySigner
+from placet.core.signer import PasskeySignature, PasskeySigner
 from placet.errors import ApprovalError, MalformedError, TooLargeError, VerificationError
 
 Algorithm = Literal["ed25519", "p256"]

@@ -13,13 +13,8 @@ from placet.core.messages import (
     StageAnswer,
     StageRequest,
 )
-from placet.core.statement import (
-    RevokePending,
-    Stage,
-    UntrustedStatement,
-    open_statement,
-    signer_id,
-)
+from placet.core.signer import signer_id
+from placet.core.statement import RevokePending, Stage, UntrustedStatement, open_statement
 from placet.errors import (
     MalformedError,
     NotFoundError,

@@ -18,6 +18,7 @@ from placet.core.attestation import (
     VerifiedEvidence,
     keys_digest,
 )
+from placet.core.body import BirthBody
 from placet.core.dsse import vault_id
 from placet.core.profile import (
     Profile,
@@ -27,7 +28,9 @@ from placet.core.profile import (
     VaultSet,
     rtmr3_of_image,
 )
-from placet.core.statement import BirthBody, KeySigner, PolicyTable, Threshold, UntrustedStatement
+from placet.core.signer import KeySigner, Threshold
+from placet.core.statement import UntrustedStatement
+from placet.core.table import PolicyTable
 
 NOW = 1_800_000_000
 ANCHOR = "software:" + "ab" * 32

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from placet.client.signing import promote_body
+from placet.core.body import BirthBody
 from placet.core.dsse import Signed
 from placet.core.encoding import b64, unb64
 from placet.core.manifest import manifest_digest
@@ -22,7 +23,7 @@ from placet.core.messages import (
     TakeRequest,
 )
 from placet.core.profile import Profile, code_id
-from placet.core.statement import BirthBody, UntrustedStatement
+from placet.core.statement import UntrustedStatement
 from placet.policy.charter import replay
 from placet.policy.key_policy import KeyPolicy
 from placet.sharing.key import Answer, Dealing, combine, deal

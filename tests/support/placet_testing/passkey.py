@@ -15,13 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from placet.core.encoding import b64
-from placet.core.statement import (
-    PasskeySignature,
-    PasskeySigner,
-    UntrustedStatement,
-    compose,
-    signer_id,
-)
+from placet.core.signer import PasskeySignature, PasskeySigner, signer_id
+from placet.core.statement import UntrustedStatement, compose
 
 RP_ID = "approve.example"
 ORIGIN = "https://approve.example"

@@ -26,6 +26,7 @@ from placet_testing.vaults import TestClock, open_bench
 from placet.client.charters import merge_charters, open_birth
 from placet.client.constellation import Constellation, _runs
 from placet.client.signing import promote_body
+from placet.core.body import StageBody
 from placet.core.dsse import sign_record
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_BODY, MAX_CHAIN
@@ -36,7 +37,6 @@ from placet.core.messages import (
     TakeRequest,
 )
 from placet.core.profile import code_id
-from placet.core.statement import StageBody
 from placet.errors import (
     AncestorMissingError,
     ApprovalError,

@@ -22,6 +22,7 @@ from placet_testing.constellations import Story, begin
 from placet_testing.vaults import TestClock, open_bench
 
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
+from placet.core.body import StageBody
 from placet.core.dsse import open_signed, sign_record, vault_id
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.manifest import manifest_digest
@@ -40,7 +41,6 @@ from placet.core.messages import (
     TakeAnswer,
     Taken,
 )
-from placet.core.statement import StageBody
 from placet.errors import (
     AncestorMissingError,
     EvidenceStaleError,

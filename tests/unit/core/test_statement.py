@@ -20,6 +20,7 @@ from placet_testing.charters import (
 from placet_testing.passkey import SoftwarePasskey
 
 from placet.client.signing import promote_body
+from placet.core.body import PromoteBody, StageBody
 from placet.core.encoding import b64, decode, encode
 from placet.core.limits import MAX_STATEMENT
 from placet.core.profile import (
@@ -29,16 +30,8 @@ from placet.core.profile import (
     code_id,
     profile_id,
 )
-from placet.core.statement import (
-    PromoteBody,
-    SignedStatement,
-    StageBody,
-    Threshold,
-    open_statement,
-    owner_fingerprint,
-    signer_id,
-    statement_digest,
-)
+from placet.core.signer import Threshold, owner_fingerprint, signer_id
+from placet.core.statement import SignedStatement, open_statement, statement_digest
 from placet.errors import MalformedError, TooLargeError
 from placet.policy.charter import Courier, take
 

@@ -16,7 +16,8 @@ from placet_testing.charters import birth_body, composer, profile, signed
 from placet.client.signing import SigningKey
 from placet.core.encoding import decode
 from placet.core.messages import CourierItem, StageRequest, TakeRequest
-from placet.core.statement import Stage, open_statement, signer_id
+from placet.core.signer import signer_id
+from placet.core.statement import Stage, open_statement
 from placet.errors import KeyNotBornError, NotFoundError
 from placet.platform import main as platform_main
 from placet.platform.api import Api

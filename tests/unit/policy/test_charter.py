@@ -21,19 +21,13 @@ from placet_testing.charters import (
 )
 
 from placet.client.signing import promote_body
+from placet.core.body import PromoteBody
 from placet.core.dsse import Signed, sign_record
 from placet.core.encoding import b64
 from placet.core.messages import Taken
 from placet.core.profile import Profile, code_id
-from placet.core.statement import (
-    KeySignature,
-    PromoteBody,
-    Threshold,
-    UntrustedStatement,
-    compose,
-    open_statement,
-    owner_fingerprint,
-)
+from placet.core.signer import KeySignature, Threshold, owner_fingerprint
+from placet.core.statement import UntrustedStatement, compose, open_statement
 from placet.errors import (
     AncestorMissingError,
     ApprovalError,

@@ -9,7 +9,7 @@ from placet_testing.passkey import SoftwarePasskey
 from placet.client.signing import SigningKey
 from placet.core.encoding import b64, unb64
 from placet.core.limits import MAX_DEPTH, MAX_SIGNERS
-from placet.core.statement import KeySigner, Threshold, signer_id
+from placet.core.signer import KeySigner, Threshold, signer_id
 from placet.errors import ApprovalError, MalformedError, UnrepairableError
 from placet.policy.principal import check_principal, leaves, require
 

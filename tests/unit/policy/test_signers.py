@@ -16,16 +16,8 @@ from placet.client.signing import SigningKey
 from placet.core.dsse import pae
 from placet.core.encoding import b64, unb64
 from placet.core.limits import MAX_SIGNERS
-from placet.core.statement import (
-    STATEMENT_TYPE,
-    Birth,
-    KeySignature,
-    KeySigner,
-    PasskeySigner,
-    UntrustedStatement,
-    compose,
-    signer_id,
-)
+from placet.core.signer import KeySignature, KeySigner, PasskeySigner, signer_id
+from placet.core.statement import STATEMENT_TYPE, Birth, UntrustedStatement, compose
 from placet.errors import ApprovalError, MalformedError, TooLargeError
 from placet.policy.signers import signer_key_check, verify_signatures
 
@@ -105,7 +97,8 @@ def replaced(**changes: object) -> UntrustedStatement:
 
 def promote_like(**changes: object) -> UntrustedStatement:
     """Return a promote, for which an approval of another promote is tried."""
-    from placet.core.statement import Promote, PromoteBody
+    from placet.core.body import PromoteBody
+    from placet.core.statement import Promote
 
     fields = {
         "key": "sha256:" + "1" * 64,

@@ -29,7 +29,7 @@ from webauthn import verify_authentication_response
 
 from placet.core.encoding import b64, unb64
 from placet.core.limits import MAX_CLIENT_DATA
-from placet.core.statement import PasskeySignature, PasskeySigner
+from placet.core.signer import PasskeySignature, PasskeySigner
 from placet.errors import ApprovalError, MalformedError, TooLargeError
 from placet.policy.webauthn import parse_cose_key, verify_assertion
 

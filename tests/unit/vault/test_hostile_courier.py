@@ -22,11 +22,13 @@ from placet_testing.constellations import SECRET, Story, begin, run_of
 from placet_testing.vaults import open_bench
 
 from placet.client.signing import promote_body
+from placet.core.body import StageBody
 from placet.core.dsse import Signed, sign_record
 from placet.core.encoding import b64, encode
 from placet.core.limits import MAX_BODY
 from placet.core.messages import CourierItem, StageRequest, Taken, TakeRequest
-from placet.core.statement import KeySignature, StageBody, UntrustedStatement, compose
+from placet.core.signer import KeySignature
+from placet.core.statement import UntrustedStatement, compose
 from placet.errors import MalformedError, RateLimitedError
 from placet.policy.gate import decide_release
 

@@ -14,7 +14,7 @@ from placet_testing.tee import Tee, vault_config, workload_config
 
 from placet.attest.trust import trust_from_config
 from placet.core.config import VaultConfig, VaultSettings
-from placet.core.statement import owner_fingerprint
+from placet.core.signer import owner_fingerprint
 from placet.errors import EvidenceError, PlacetError, UnavailableError, VerificationError
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore

@@ -15,6 +15,7 @@ from placet_testing.constellations import NONCE, SECRET, Story, begin, run_of
 from placet_testing.vaults import peer
 
 from placet.client.signing import promote_body
+from placet.core.body import StageBody
 from placet.core.dsse import open_signed
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.logentry import LogEntry, entry_hash
@@ -26,7 +27,6 @@ from placet.core.messages import (
     Taken,
 )
 from placet.core.profile import Profile, code_id
-from placet.core.statement import StageBody
 from placet.errors import (
     AncestorMissingError,
     EvidenceStaleError,

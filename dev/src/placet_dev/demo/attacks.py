@@ -12,17 +12,11 @@ import msgspec
 
 from placet.client.constellation import Constellation
 from placet.client.signing import Composer, SigningKey, promote_body
+from placet.core.body import BirthBody
 from placet.core.profile import VaultSet
-from placet.core.statement import (
-    Birth,
-    BirthBody,
-    PolicyTable,
-    Promote,
-    Threshold,
-    UntrustedStatement,
-    compose,
-    open_statement,
-)
+from placet.core.signer import Threshold
+from placet.core.statement import Birth, Promote, UntrustedStatement, compose, open_statement
+from placet.core.table import PolicyTable
 from placet.errors import ApprovalError, ConflictError, MalformedError, PlacetError
 from placet_dev.apps import Refusal
 from placet_dev.demo.steps import Step, StepFailedError

@@ -14,7 +14,8 @@ import msgspec
 
 from placet.core.encoding import encode
 from placet.core.profile import Profile
-from placet.core.statement import KeySigner, SignedStatement, UntrustedStatement, open_statement
+from placet.core.signer import KeySigner
+from placet.core.statement import SignedStatement, UntrustedStatement, open_statement
 from placet_dev.demo.steps import StepFailedError
 from placet_dev.platform_process import PLACET
 

@@ -241,7 +241,7 @@ def config_of(manifest: Manifest) -> Config:
 
 
 # Read once, on import: two threads that are the first to ask sysconfig may be told None.
-_ABI: Final = str(sysconfig.get_config_var("SOABI"))
+_ABI = str(sysconfig.get_config_var("SOABI"))
 
 
 def abi() -> str:
