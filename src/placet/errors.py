@@ -10,9 +10,11 @@
           + TcbError                genuine, from a platform the rules refuse
         + ApprovalError           too few of the right people signed
           + ApprovalExpiredError    they signed, and it is too late
+          + ApprovalWaitingError    they signed, and a delay with a veto runs
         + KeyCheckError           shares that do not give the key
       x PolicyDeniedError       trusted, understood, and refused
         + NotApprovedError        the measurement is not approved for this key
+        + KeyDeletedError         the owner destroyed this key, for ever
         + RoleDeniedError         this peer may not ask that
         + UnrepairableError       a policy that could never be changed again
       x ConflictError           the state moved under the caller; read again
@@ -130,6 +132,13 @@ class ApprovalExpiredError(ApprovalError):
     type = "approval-expired"
 
 
+class ApprovalWaitingError(ApprovalError):
+    """The right people signed; it takes effect after ``until``, unless an owner says no."""
+
+    type = "approval-waiting"
+    status = 425
+
+
 class KeyCheckError(VerificationError):
     """The shares at hand do not give the key. ``cheaters`` names who lied."""
 
@@ -147,6 +156,13 @@ class NotApprovedError(PolicyDeniedError):
     """The caller's measurement is not approved for this key (or no longer)."""
 
     type = "measurement-not-approved"
+
+
+class KeyDeletedError(PolicyDeniedError):
+    """The owner destroyed this key: its shares are erased, and its id never lives again."""
+
+    type = "key-deleted"
+    status = 410
 
 
 class RoleDeniedError(PolicyDeniedError):

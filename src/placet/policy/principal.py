@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from placet.core.limits import MAX_DEPTH, MAX_SIGNERS
-from placet.core.signer import PasskeySigner, Signer, Threshold, signer_id
+from placet.core.signer import OidcSigner, PasskeySigner, Signer, Threshold, signer_id
 from placet.errors import ApprovalError, MalformedError, UnrepairableError
 from placet.policy.signers import signer_identity, signer_key_check
 
@@ -19,7 +19,8 @@ def check_principal(threshold: Threshold) -> None:
     """Refuse a principal that is not one, before a policy names it.
 
     Raises:
-        UnrepairableError: Even all its signers together would not be enough.
+        UnrepairableError: Even all its signers together would not be enough, or not at
+            once; or a provider's word alone would be.
         MalformedError: Too deep or too large, a signer twice, or an unfit key.
     """
     _check_parts(threshold, 1)
@@ -28,45 +29,59 @@ def check_principal(threshold: Threshold) -> None:
         raise MalformedError(f"principal has {len(signers)} signers, at most {MAX_SIGNERS}")
     for signer in signers:
         signer_key_check(signer)
-    # By the raw key, so that one key is no two signers as a key and as a passkey.
     if len({signer_identity(signer) for signer in signers}) != len(signers):
         raise MalformedError("principal names a signer twice: it would count twice")
-    try:
-        require(threshold, frozenset(map(signer_id, signers)))
-    except ApprovalError as e:
+    if len(signers) == 1 and _on_page(signers[0]):
         raise UnrepairableError(
-            f"principal {threshold.label!r} could never approve anything: {e}",
+            f"principal {threshold.label!r} is one passkey on a page that others serve: alone "
+            "it can do nothing at once",
             "Name a signer that signs on a screen of its own, or a second one.",
-        ) from e
+        )
+    oidc = frozenset(signer_id(s) for s in signers if isinstance(s, OidcSigner))
+    if _count(threshold, oidc) >= threshold.threshold:
+        raise UnrepairableError(
+            f"of principal {threshold.label!r} identity providers alone could approve",
+            "Have a passkey or a key sign beside each OIDC identity.",
+        )
 
 
 def require(threshold: Threshold, signed: frozenset[str]) -> None:
     """Check that those who signed are enough of this principal.
+
+    Whether what they signed has to wait is *not* part of it: see `alone_on_page`.
 
     Args:
         threshold: A principal that `check_principal` passed.
         signed: Signer ids from `VerifiedSignatures`; strangers among them are ignored.
 
     Raises:
-        ApprovalError: Too few; or one passkey alone, whose screen others control.
+        ApprovalError: Too few.
     """
     count = _count(threshold, signed)
     if count < threshold.threshold:
         raise ApprovalError(
             f"{threshold.label!r} needs {threshold.threshold} of its {len(threshold.of)} parts, "
             f"{count} signed",
-            "Have more of the owner's signers sign the same statement.",
+            "Have more of its signers sign the same statement.",
             expected=threshold.threshold,
             came=count,
         )
+
+
+def alone_on_page(threshold: Threshold, signed: frozenset[str]) -> bool:
+    """Return whether the only one of a principal who signed did so on a page of others."""
     signers = [s for s in leaves(threshold) if signer_id(s) in signed]
-    if len(signers) == 1 and isinstance(signers[0], PasskeySigner) and signers[0].screen == "page":
-        raise ApprovalError(
-            f"only passkey {signers[0].label!r} signed, on a page that others serve",
-            "Have a second signer of the owner sign the same statement.",
-            expected=2,
-            came=1,
-        )
+    return len(signers) == 1 and _on_page(signers[0])
+
+
+def any_of(threshold: Threshold, label: str) -> Threshold:
+    """Return the principal that any one signer of this one is, identity providers apart."""
+    own = tuple(s for s in leaves(threshold) if not isinstance(s, OidcSigner))
+    return Threshold(label=label, threshold=1, of=own)
+
+
+def _on_page(signer: Signer) -> bool:
+    return isinstance(signer, PasskeySigner) and signer.screen == "page"
 
 
 def _leaves(threshold: Threshold) -> Iterator[Signer]:
