@@ -8,25 +8,35 @@ before anything follows from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from placet.core.dsse import Signed, open_signed
+from placet.core.encoding import decode, unb64
 from placet.core.messages import Taken
 from placet.core.profile import VaultSet
-from placet.core.signer import Threshold
-from placet.core.statement import Birth, Chained, Delete, Promote, Retire, UntrustedStatement
+from placet.core.statement import (
+    Birth,
+    Chained,
+    Delete,
+    Promote,
+    Retire,
+    UntrustedStatement,
+    Void,
+)
 from placet.errors import (
-    AncestorMissingError,
     ApprovalError,
     ApprovalExpiredError,
     ConflictError,
     MalformedError,
     VerificationError,
 )
-from placet.policy.key_policy import KeyPolicy, birth_of, follow
-from placet.policy.principal import check_principal, leaves, require
+from placet.policy.authority import signers_of, wait_of, ways
+from placet.policy.governance import follow
+from placet.policy.key_policy import KeyPolicy, birth_of
+from placet.policy.oidc import VerifiedToken
 from placet.policy.signers import verify_signatures
+from placet.policy.timing import check_delays, check_place, seen_waiting, without_young
 
 CLOCK_SKEW = 600
 """Seconds by which an owner's clock may be ahead of a vault's."""
@@ -40,6 +50,8 @@ class TakenStatement:
     """Without what strangers signed, and one signature of each signer."""
     receipts: tuple[Signed, ...] = ()
     """Of those that came with it, the ones that hold: one a vault."""
+    at: int | None = None
+    """Unix seconds from which delays count that it begins (`taken_at`); ``None``: its issue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +60,26 @@ class Courier:
 
     sent: UntrustedStatement
     receipts: tuple[Signed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """A statement of a run, between the policies before and after it."""
+
+    before: KeyPolicy | None
+    courier: Courier
+    signed: frozenset[str]
+    """Who signed and counts: of whatever way, and not too young."""
+    tokens: tuple[VerifiedToken, ...]
+    receipts: dict[str, Signed]
+    wait: int
+    """Seconds that it has to wait out."""
+    at: int
+
+    @property
+    def vouched(self) -> bool:
+        """Return whether k vaults took it, by their own clocks."""
+        return len(self.receipts) >= _vault_set(self.before, self.courier.sent).k
 
 
 def fold(charter: Iterable[TakenStatement]) -> KeyPolicy:
@@ -61,14 +93,19 @@ def fold(charter: Iterable[TakenStatement]) -> KeyPolicy:
     """
     policy: KeyPolicy | None = None
     for link in charter:
-        policy = follow(policy, link.sent)
+        at = link.sent.statement.issued_at if link.at is None else link.at
+        policy = follow(policy, link.sent, at=at)
     if policy is None:
         raise MalformedError("charter is empty")
     return policy
 
 
 def take(
-    policy: KeyPolicy | None, couriers: Sequence[Courier], *, now: int
+    policy: KeyPolicy | None,
+    couriers: Sequence[Courier],
+    *,
+    now: int,
+    waiting: Mapping[str, int] | None = None,
 ) -> tuple[KeyPolicy, tuple[TakenStatement, ...]]:
     """Take a run of statements of one key, oldest first: all of them or none.
 
@@ -78,6 +115,7 @@ def take(
         policy: The policy in force here, or ``None`` where the key is unknown.
         couriers: At least one statement.
         now: This vault's time in Unix seconds.
+        waiting: Statements that were seen here and have to wait: since when, by digest.
 
     Returns:
         The policy that follows and the statements that are new here. The caller must
@@ -86,54 +124,116 @@ def take(
     Raises:
         AncestorMissingError: Statements in between are missing here.
         ConflictError: Another statement was taken in this one's place.
-        ApprovalError: Too few of the owner's signers signed.
+        ApprovalError: Too few of those signed who must.
         ApprovalExpiredError: Nothing shows that it was approved in time.
+        ApprovalWaitingError: It takes effect after a delay that did not pass here yet;
+            ``statement`` and ``delay`` say which and how long.
         MalformedError, PolicyDeniedError: A rule of its type is broken.
     """
-    # 3.1 What was taken before is passed over.
-    known = policy.chain if policy is not None else ()
-    new = [c for c in couriers if c.sent.digest not in known]
-    steps: list[tuple[KeyPolicy | None, Courier, frozenset[str]]] = []
-    for courier in new:
-        sent = courier.sent
-        # 3.2 The next statement stands on the head: compare and swap.
-        _check_place(policy, sent)
-        # 3.3 Signed by the owner in force before it (a birth: by the owner it names).
-        owner = _owner_before(policy, sent)
-        signed = verify_signatures(sent, leaves(owner)).signers
-        require(owner, signed)
-        # 3.4 The rules of its type.
-        after = follow(policy, sent)
-        steps.append((policy, courier, signed))
-        policy = after
+    waits = waiting or {}
+    steps: list[_Step] = []
+    for courier in unknown(policy, couriers):
+        step, policy = _step(policy, courier, now, waits)
+        steps.append(step)
     # 3.5 Each came in time, or is vouched for.
     vouchers: list[frozenset[str]] = []
-    for before, courier, signed in reversed(steps):
-        _check_time(before, courier, vouchers, now)
-        vouchers.append(signed)
+    for step in reversed(steps):
+        if not step.vouched:
+            _check_alive(step, vouchers, now)
+        vouchers.append(step.signed)
+    # 3.6 Each waited out its delay, or is vouched for.
+    for step in steps:
+        if not step.vouched:
+            check_delays(step.before, step.courier.sent, wait=step.wait, now=now, waiting=waits)
     if policy is None:
         raise ValueError("no statement was given")
-    return policy, tuple(_proven(*step) for step in steps)
+    return policy, tuple(map(_proven, steps))
+
+
+def unknown(policy: KeyPolicy | None, couriers: Sequence[Courier]) -> Sequence[Courier]:
+    """Return the end of a run that is new here: what follows on the last that is known.
+
+    What stands before that one and is not known is of a branch that a merge ended.
+    """
+    # 3.1 What was taken before is passed over.
+    known = [i for i, c in enumerate(couriers) if policy and policy.knows(c.sent.digest)]
+    return couriers[known[-1] + 1 :] if known else couriers
+
+
+def change_branch(
+    charter: Sequence[TakenStatement], couriers: Sequence[Courier], *, now: int
+) -> tuple[int, KeyPolicy, tuple[TakenStatement, ...]]:
+    """Take a branch that k vaults vouch for, in place of one that they do not.
+
+    Args:
+        charter: What was taken here.
+        couriers: A run that leaves this charter somewhere before its end.
+        now: This vault's time in Unix seconds.
+
+    Returns:
+        How many statements of the charter stay, the policy that follows on them, and
+        the statements that are new here.
+
+    Raises:
+        ConflictError: The run leaves the charter nowhere, or fewer than k vaults vouch
+            for where it goes, or k vouch for where this one went as well.
+        ApprovalError, MalformedError, PolicyDeniedError: As for `take`.
+    """
+    chain = [link.sent.digest for link in charter]
+    new = [c for c in couriers if c.sent.digest not in chain]
+    prev = getattr(new[0].sent.statement, "prev", None) if new else None
+    if prev not in chain[:-1]:
+        raise ConflictError("run leaves this charter nowhere")
+    # 3.7 A branch with k receipts wins. Honest vaults sign one child of each statement.
+    kept = chain.index(prev) + 1
+    base, ours = fold(charter[:kept]), charter[kept]
+    for came, backed in ((new[0], True), (Courier(sent=ours.sent, receipts=ours.receipts), False)):
+        if (len(_receipts(base, came)) >= base.vault_set.k) is not backed:
+            raise ConflictError(
+                f"statement {came.sent.digest} is on another branch than this vault's",
+                "The owner ends a fork: placet merge.",
+                head=chain[-1],
+                version=base.version,
+            )
+    policy, taken = take(base, new, now=now)
+    return kept, policy, taken
 
 
 def replay(sents: Sequence[UntrustedStatement]) -> KeyPolicy:
     """Return the policy of a charter that somebody else holds, for a reader without a log.
 
-    Every signature is checked by the owner in force before it; that each was taken in
-    time is **not**: vaults see to that, and a reader believes k of them.
+    Every signature is checked by those who count before it; that each was taken in
+    time, and waited, is **not**: vaults see to that, and a reader believes k of them.
+    Delays that they began are counted from their issue.
 
     Raises:
         ConflictError, ApprovalError, MalformedError, PolicyDeniedError: It is no charter.
     """
     policy: KeyPolicy | None = None
     for sent in sents:
-        _check_place(policy, sent)
-        owner = _owner_before(policy, sent)
-        require(owner, verify_signatures(sent, leaves(owner)).signers)
-        policy = follow(policy, sent)
+        check_place(policy, sent)
+        found = ways(policy, sent)
+        signed = verify_signatures(sent, signers_of(found)).signers
+        wait_of(found, signed, seen=_named(sent))
+        policy = follow(policy, sent, at=sent.statement.issued_at)
     if policy is None:
         raise MalformedError("charter is empty")
     return policy
+
+
+def taken_at(own: int, others: Iterable[int], k: int) -> int:
+    """Return from when on delays count that a statement begins.
+
+    Where k vaults took it before, the latest of their times: at least one of k is honest,
+    so that is no earlier than a true one (as good as the clocks of k vaults).
+
+    Args:
+        own: When this vault took it, in Unix seconds.
+        others: When those did whose receipts came with it.
+        k: Of the vault set in force before it.
+    """
+    times = sorted(others)
+    return min(own, times[-1]) if len(times) >= k else own
 
 
 def effective_at(statement: Chained, vault_set: VaultSet) -> int:
@@ -155,92 +255,74 @@ def effective_at(statement: Chained, vault_set: VaultSet) -> int:
     return max(k, shuts_out)
 
 
-def _check_place(policy: KeyPolicy | None, sent: UntrustedStatement) -> None:
-    statement = sent.statement
-    if not isinstance(statement, Chained):
-        raise MalformedError(
-            "a stage or revoke-pending has no place in a charter",
-            "Send it to /v1/pending.",
-        )
-    if policy is None:
-        if not isinstance(statement, Birth):
-            raise AncestorMissingError(
-                "this vault has no statement of that key yet",
-                "Send the charter from the birth statement on.",
-                head=None,
-                version=0,
-            )
-        return
-    head, version = policy.head, policy.version
-    if sent.key != policy.key:
-        raise ConflictError(
-            f"statement is about key {sent.key}, not {policy.key}", head=head, version=version
-        )
-    if statement.prev != policy.head:
-        if statement.base_version > policy.version:
-            raise AncestorMissingError(
-                f"statement stands on version {statement.base_version}, "
-                f"this vault is at version {policy.version}",
-                "Send the statements in between as well.",
-                head=head,
-                version=version,
-            )
-        raise ConflictError(
-            f"statement stands on {statement.prev}, the head here is {policy.head}",
-            "Read the charter again and decide again: another statement came first.",
-            head=head,
-            version=version,
-        )
-    if statement.base_version != policy.version:
-        raise ConflictError(
-            f"statement was written for version {statement.base_version}, "
-            f"the key is at version {policy.version}",
-            head=head,
-            version=version,
-        )
-
-
-def _owner_before(policy: KeyPolicy | None, sent: UntrustedStatement) -> Threshold:
-    if policy is not None:
-        return policy.owner
-    if not isinstance(sent.statement, Birth):
-        raise MalformedError("charter does not start at a birth statement")
-    owner = sent.statement.body.policy.owner
-    check_principal(owner)
-    return owner
-
-
-def _check_time(
-    before: KeyPolicy | None, courier: Courier, vouchers: list[frozenset[str]], now: int
-) -> None:
+def _step(
+    policy: KeyPolicy | None, courier: Courier, now: int, waiting: Mapping[str, int]
+) -> tuple[_Step, KeyPolicy]:
     sent = courier.sent
-    # (a) Alive.
-    if sent.statement.issued_at - CLOCK_SKEW <= now < sent.statement.expires_at:
+    # 3.2 The next statement stands on the head: compare and swap.
+    check_place(policy, sent)
+    # 3.3 Signed by those who must: by one of the ways there are (spec/09, section 3).
+    found = ways(policy, sent)
+    verified = verify_signatures(sent, signers_of(found))
+    receipts = _receipts(policy, courier)
+    vault_set = _vault_set(policy, sent)
+    vouched = len(receipts) >= vault_set.k
+    counting = verified.signers if vouched else without_young(policy, verified.signers, now)
+    seen = _named(sent) if vouched else seen_waiting(policy, waiting)
+    wait = wait_of(found, counting, seen=seen)
+    # 3.4 The rules of its type.
+    at = taken_at(now, (_taken(r).time for r in receipts.values()), vault_set.k)
+    after = follow(policy, sent, at=at)
+    step = _Step(
+        before=policy,
+        courier=courier,
+        signed=counting,
+        tokens=verified.tokens,
+        receipts=receipts,
+        wait=wait,
+        at=at,
+    )
+    return step, after
+
+
+def _check_alive(step: _Step, vouchers: list[frozenset[str]], now: int) -> None:
+    sent = step.courier.sent
+    # (a) Alive, and with it the tokens that sign it.
+    until = min([sent.statement.expires_at, *(t.until for t in step.tokens)])
+    if sent.statement.issued_at - CLOCK_SKEW <= now < until:
         return
-    # (b) k vaults of the set in force before it took it, and say so.
-    if len(_receipts(before, courier)) >= _vault_set(before, sent).k:
-        return
+    # (b) k vaults that took it, say so: not looked at here.
     # (c) A later statement that counts was signed by people who could have signed this one.
-    owner = _owner_before(before, sent)
+    found = ways(step.before, sent)
     for signed in vouchers:
         try:
-            require(owner, signed)
+            wait = wait_of(found, signed, seen=_named(sent))
         except ApprovalError:
             continue
-        return
+        if wait == 0:
+            return
     raise ApprovalExpiredError(
-        f"statement {sent.digest} was good from {sent.statement.issued_at} "
-        f"to {sent.statement.expires_at}, it is {now}",
+        f"statement {sent.digest} was good from {sent.statement.issued_at} to {until}, it is {now}",
         "Bring taken receipts of k vaults, or have the owner sign it anew.",
     )
 
 
-def _proven(before: KeyPolicy | None, courier: Courier, signed: frozenset[str]) -> TakenStatement:
-    # 3.6 What a courier added and nobody verified is not kept: it could outgrow every limit.
-    by_signer = {s.signer: s for s in reversed(courier.sent.signatures) if s.signer in signed}
-    signatures = tuple(s for s in courier.sent.signatures if by_signer.get(s.signer) is s)
-    sent = replace(courier.sent, signatures=signatures)
-    return TakenStatement(sent=sent, receipts=tuple(_receipts(before, courier).values()))
+def _named(sent: UntrustedStatement) -> frozenset[str]:
+    """Return what a veto names: k vaults, or a reader, take its having waited for granted."""
+    statement = sent.statement
+    return frozenset({statement.body.statement}) if isinstance(statement, Void) else frozenset()
+
+
+def _proven(step: _Step) -> TakenStatement:
+    # 3.8 What a courier added and nobody verified is not kept: it could outgrow every limit.
+    sent, signed = step.courier.sent, step.signed
+    by_signer = {s.signer: s for s in reversed(sent.signatures) if s.signer in signed}
+    signatures = tuple(s for s in sent.signatures if by_signer.get(s.signer) is s)
+    return TakenStatement(
+        sent=replace(sent, signatures=signatures),
+        receipts=tuple(step.receipts.values()),
+        at=step.at,
+    )
 
 
 def _vault_set(before: KeyPolicy | None, sent: UntrustedStatement) -> VaultSet:
@@ -263,3 +345,8 @@ def _receipts(before: KeyPolicy | None, courier: Courier) -> dict[str, Signed]:
             ):
                 vouching.setdefault(vault, receipt)
     return vouching
+
+
+def _taken(receipt: Signed) -> Taken:
+    """Return what a receipt says whose signature was checked."""
+    return decode(unb64(receipt.payload), Taken)

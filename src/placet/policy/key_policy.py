@@ -1,4 +1,4 @@
-"""A key's policy, and how each statement changes it. Pure, and reads no clock (spec/03, section 4).
+"""A key's policy, and what lets code in or shuts it out. Pure, reads no clock (spec/03, section 4).
 
 Signatures, place and time are **not** checked here: `placet.policy.charter` does that
 before it follows a statement.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from placet.core.limits import MAX_CHARTER, MAX_LIFETIME, MAX_PROFILES
+from placet.core.limits import MAX_PROFILES
 from placet.core.profile import Profile, VaultSet, check_profile, check_vault_set, code_id
-from placet.core.signer import Signer, Threshold, owner_fingerprint
+from placet.core.signer import OwnKeySigner, Threshold, owner_fingerprint
 from placet.core.statement import Birth, Promote, Retire, UntrustedStatement
-from placet.errors import ConflictError, MalformedError, PolicyDeniedError
-from placet.policy.principal import check_principal
-from placet.policy.signers import signer_key_check
+from placet.core.table import Rules
+from placet.errors import MalformedError, PolicyDeniedError
+from placet.policy.rules import check_rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,18 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """A new owner that the guardians put forward, not in place yet."""
+
+    intent: str
+    owner: Threshold
+    since: int
+    """Unix seconds: when the intent was taken."""
+    ready: int
+    """From when on it can be completed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPolicy:
     """The policy of one key in force: the fold of its charter. Never changed in place."""
 
@@ -37,16 +49,27 @@ class KeyPolicy:
     label: str
     chain: tuple[str, ...]
     """Digests of every statement taken, oldest first; the last is the head."""
-    owner: Threshold
+    version: int
+    """How many statements there are, on the longest branch: 1 after birth, then only rising."""
+    rules: Rules
     birth_owner: str
     birth_expires_at: int
-    stagers: tuple[Signer, ...]
     vault_set: VaultSet
     approvals: tuple[Approval, ...]
     floor: int
     tombstones: frozenset[str]
     evaluations: tuple[tuple[str, int], ...]
     """The highest ``min_evaluation`` so far of each vendor's kind of TEE."""
+    merged: frozenset[str] = frozenset()
+    """Heads of other branches that a merge ended."""
+    young: tuple[tuple[str, int], ...] = ()
+    """Ids of owner signers that were added, and from when on each of them counts."""
+    recovery: Recovery | None = None
+    promote_from: int = 0
+    """After a recovery: Unix seconds before which the new owner may only retire and void."""
+    auto_uses: int = 0
+    """How often the auto-migrate clause in force was used."""
+    deleted: bool = False
 
     @property
     def head(self) -> str:
@@ -54,9 +77,18 @@ class KeyPolicy:
         return self.chain[-1]
 
     @property
-    def version(self) -> int:
-        """Return how many statements there are: 1 after birth, then only rising."""
-        return len(self.chain)
+    def owner(self) -> Threshold:
+        """Return the principal that owns the key now."""
+        return self.rules.owner
+
+    @property
+    def stagers(self) -> tuple[OwnKeySigner, ...]:
+        """Return who may put versions forward."""
+        return self.rules.stagers
+
+    def knows(self, statement: str) -> bool:
+        """Return whether a statement is part of what this policy came from."""
+        return statement in self.chain or statement in self.merged
 
 
 def birth_of(sent: UntrustedStatement) -> Birth:
@@ -70,47 +102,29 @@ def birth_of(sent: UntrustedStatement) -> Birth:
     return sent.statement
 
 
-def follow(policy: KeyPolicy | None, sent: UntrustedStatement) -> KeyPolicy:
-    """Return the policy after one more statement.
-
-    Args:
-        policy: Before it; ``None`` before a birth.
-        sent: Stands on the head of ``policy`` and is signed as it demands: **not** checked.
+def born(sent: UntrustedStatement) -> KeyPolicy:
+    """Return the policy that a birth statement begins; its signatures are **not** checked.
 
     Raises:
-        MalformedError, PolicyDeniedError, ConflictError: It breaks a rule of its type.
+        MalformedError, PolicyDeniedError: It cannot be kept.
     """
-    statement = sent.statement
-    if statement.expires_at - statement.issued_at > MAX_LIFETIME:
-        raise PolicyDeniedError(
-            f"statement lives {statement.expires_at - statement.issued_at} seconds, "
-            f"at most {MAX_LIFETIME} are allowed"
-        )
-    if policy is None:
-        return _born(sent)
-    if policy.version >= MAX_CHARTER:
-        raise PolicyDeniedError(f"charter is full at {MAX_CHARTER} statements")
-    chain = (*policy.chain, sent.digest)
-    if isinstance(statement, Promote):
-        return replace(_promoted(policy, statement, sent.digest), chain=chain)
-    if isinstance(statement, Retire):
-        return replace(_retired(policy, statement), chain=chain)
-    raise ConflictError("a key is born once", head=policy.head, version=policy.version)
-
-
-def _born(sent: UntrustedStatement) -> KeyPolicy:
     # 4.1 A birth can be kept: its owner can act, its vaults can answer, its code can match.
     birth = birth_of(sent)
     table, vault_set = birth.body.policy, birth.body.vault_set
-    check_principal(table.owner)
-    for stager in table.stagers:
-        signer_key_check(stager)
+    rules = rules_of(table)
+    check_rules(rules)
+    if rules.auto_migrate is not None:
+        raise PolicyDeniedError(
+            "a key is born without an auto-migrate clause",
+            "Turn it on by a statement of its own: placet key auto-migrate.",
+            reason="auto-not-alone",
+        )
     check_vault_set(vault_set)
     if not table.profiles:
         raise MalformedError("birth names no profile: nobody could ever create the key")
     for profile in table.profiles:
         check_profile(profile)
-        _check_floor(profile, table.security_version_floor)
+        check_floor(profile, table.security_version_floor)
     approvals = tuple(
         Approval(profile=p, code=code_id(p), statement=sent.digest, until=None)
         for p in table.profiles
@@ -121,19 +135,26 @@ def _born(sent: UntrustedStatement) -> KeyPolicy:
         key=sent.digest,
         label=birth.body.label,
         chain=(sent.digest,),
-        owner=table.owner,
+        version=1,
+        rules=rules,
         birth_owner=owner_fingerprint(table.owner),
         birth_expires_at=birth.expires_at,
-        stagers=table.stagers,
         vault_set=vault_set,
         approvals=approvals,
         floor=table.security_version_floor,
         tombstones=frozenset(),
-        evaluations=_raised((), table.profiles),
+        evaluations=raised((), table.profiles),
     )
 
 
-def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
+def promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
+    """Return the policy after a promote.
+
+    Raises:
+        PolicyDeniedError: It lowers a floor, stands below one, brings retired code back
+            without saying so, or there is no room; ``reason`` names which.
+        MalformedError: Its profile is none.
+    """
     body = statement.body
     code = code_id(body.profile)
     check_profile(body.profile)
@@ -144,8 +165,8 @@ def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
             f"to {body.security_version_floor}; it only rises",
             reason="floor-lowered",
         )
-    _check_floor(body.profile, body.security_version_floor)
-    _check_evaluation(body.profile, policy.evaluations)
+    check_floor(body.profile, body.security_version_floor)
+    check_evaluation(body.profile, policy.evaluations)
     # 4.3 Retired code comes back only by a promote that says so plainly.
     if (code in policy.tombstones) != body.unretire:
         raise PolicyDeniedError(
@@ -175,11 +196,16 @@ def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
         approvals=(*others, new),
         floor=body.security_version_floor,
         tombstones=(policy.tombstones | gone) - {code},
-        evaluations=_raised(policy.evaluations, (body.profile,)),
+        evaluations=raised(policy.evaluations, (body.profile,)),
     )
 
 
-def _retired(policy: KeyPolicy, statement: Retire) -> KeyPolicy:
+def retired(policy: KeyPolicy, statement: Retire) -> KeyPolicy:
+    """Return the policy after a retire.
+
+    Raises:
+        PolicyDeniedError: That code is not approved.
+    """
     # 4.5 What is retired was approved; it leaves a tombstone.
     code = statement.body.code
     rest = tuple(a for a in policy.approvals if a.code != code)
@@ -192,7 +218,13 @@ def _retired(policy: KeyPolicy, statement: Retire) -> KeyPolicy:
     return replace(policy, approvals=rest, tombstones=policy.tombstones | {code})
 
 
-def _check_floor(profile: Profile, floor: int) -> None:
+def rules_of(table: Rules) -> Rules:
+    """Return the rules alone of a table that also has profiles and a floor."""
+    return Rules(**{name: getattr(table, name) for name in Rules.__struct_fields__})
+
+
+def check_floor(profile: Profile, floor: int) -> None:
+    """Raise `PolicyDeniedError` if a profile stands below the security version floor."""
     if profile.security_version < floor:
         raise PolicyDeniedError(
             f"security version {profile.security_version} is below the floor of {floor}",
@@ -204,9 +236,10 @@ def _kind(profile: Profile) -> str:
     return f"{profile.anchor} {profile.measurement.__struct_config__.tag}"
 
 
-def _raised(
+def raised(
     before: tuple[tuple[str, int], ...], profiles: Iterable[Profile]
 ) -> tuple[tuple[str, int], ...]:
+    """Return the lowest TCB evaluations that may be asked for after these profiles."""
     floors = dict(before)
     for profile in profiles:
         kind = _kind(profile)
@@ -214,7 +247,8 @@ def _raised(
     return tuple(sorted(floors.items()))
 
 
-def _check_evaluation(profile: Profile, floors: tuple[tuple[str, int], ...]) -> None:
+def check_evaluation(profile: Profile, floors: tuple[tuple[str, int], ...]) -> None:
+    """Raise `PolicyDeniedError` if a profile asks for less than one before it."""
     floor, asked = dict(floors).get(_kind(profile), 0), profile.tcb.min_evaluation
     if asked < floor:
         raise PolicyDeniedError(

@@ -38,7 +38,7 @@ def check_principal(threshold: Threshold) -> None:
             "Name a signer that signs on a screen of its own, or a second one.",
         )
     oidc = frozenset(signer_id(s) for s in signers if isinstance(s, OidcSigner))
-    if _count(threshold, oidc) >= threshold.threshold:
+    if satisfied(threshold, oidc):
         raise UnrepairableError(
             f"of principal {threshold.label!r} identity providers alone could approve",
             "Have a passkey or a key sign beside each OIDC identity.",
@@ -68,6 +68,11 @@ def require(threshold: Threshold, signed: frozenset[str]) -> None:
         )
 
 
+def satisfied(threshold: Threshold, signed: frozenset[str]) -> bool:
+    """Return whether those who signed are enough of a principal."""
+    return _count(threshold, signed) >= threshold.threshold
+
+
 def alone_on_page(threshold: Threshold, signed: frozenset[str]) -> bool:
     """Return whether the only one of a principal who signed did so on a page of others."""
     signers = [s for s in leaves(threshold) if signer_id(s) in signed]
@@ -94,9 +99,7 @@ def _leaves(threshold: Threshold) -> Iterator[Signer]:
 
 def _count(threshold: Threshold, signed: frozenset[str]) -> int:
     return sum(
-        _count(part, signed) >= part.threshold
-        if isinstance(part, Threshold)
-        else signer_id(part) in signed
+        satisfied(part, signed) if isinstance(part, Threshold) else signer_id(part) in signed
         for part in threshold.of
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from placet.core.signer import Signer, Threshold, signer_id
 from placet.core.table import ActName, Rules
 from placet.errors import MalformedError, PolicyDeniedError, UnrepairableError
-from placet.policy.principal import check_principal, leaves, require
+from placet.policy.principal import check_principal, leaves, satisfied
 from placet.policy.signers import signer_identity, signer_key_check
 
 ACTS: tuple[ActName, ...] = ("promote", "retire", "update_policy", "rotate", "move", "delete")
@@ -74,7 +74,7 @@ def indispensable(threshold: Threshold) -> tuple[Signer, ...]:
     """Return the signers without whom a principal can never be satisfied again."""
     signers = leaves(threshold)
     everyone = frozenset(map(signer_id, signers))
-    return tuple(s for s in signers if not _enough(threshold, everyone - {signer_id(s)}))
+    return tuple(s for s in signers if not satisfied(threshold, everyone - {signer_id(s)}))
 
 
 def _principals(rules: Rules) -> Iterable[Threshold]:
@@ -137,13 +137,3 @@ def _check_repairable(rules: Rules) -> None:
 def _apart(rules: Rules) -> tuple[object, ...]:
     """Return everything but the clause."""
     return tuple(getattr(rules, f) for f in Rules.__struct_fields__ if f != "auto_migrate")
-
-
-def _enough(threshold: Threshold, signed: frozenset[str]) -> bool:
-    return (
-        sum(
-            _enough(part, signed) if isinstance(part, Threshold) else signer_id(part) in signed
-            for part in threshold.of
-        )
-        >= threshold.threshold
-    )
