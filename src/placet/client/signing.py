@@ -7,33 +7,53 @@ for a statement that somebody else composed (DESIGN section 4, spec/03 section 2
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from placet.core.body import BirthBody, PromoteBody, RetireBody, RevokePendingBody, StageBody
+from placet.core.body import (
+    BirthBody,
+    DeleteBody,
+    MergeBody,
+    MergedProfile,
+    PromoteBody,
+    RecoverBody,
+    RetireBody,
+    RevokePendingBody,
+    StageBody,
+    UpdatePolicyBody,
+    VoidBody,
+)
 from placet.core.dsse import pae
 from placet.core.encoding import b64
 from placet.core.profile import Profile
-from placet.core.signer import KeySignature, KeySigner, signer_id
+from placet.core.signer import KeySignature, KeySigner, Threshold, signer_id
 from placet.core.statement import (
     STATEMENT_TYPE,
     Birth,
     Chained,
+    Delete,
     Loose,
+    Merge,
     Promote,
+    Recover,
     Retire,
     RevokePending,
     Stage,
     UntrustedStatement,
+    UpdatePolicy,
+    Void,
     compose,
+    schema_of,
 )
-from placet.errors import MalformedError, UnavailableError
+from placet.core.table import Rules, clause_digest
+from placet.errors import MalformedError, PolicyDeniedError, UnavailableError
 from placet.policy.key_policy import KeyPolicy
 
 Rng = Callable[[int], bytes]
@@ -138,18 +158,16 @@ class Composer:
 
     def birth(self, body: BirthBody) -> UntrustedStatement:
         """Compose the first statement of a new key; its digest is the key id."""
-        nonce = b64(self.rng(32))
-        return compose(
-            Birth(
-                key=None,
-                prev=None,
-                base_version=0,
-                issued_at=self.now,
-                expires_at=self.now + self.lifetime,
-                nonce=nonce,
-                body=body,
-            )
+        statement = Birth(
+            key=None,
+            prev=None,
+            base_version=0,
+            issued_at=self.now,
+            expires_at=self.now + self.lifetime,
+            nonce=b64(self.rng(32)),
+            body=body,
         )
+        return compose(msgspec.structs.replace(statement, schema=schema_of(statement)))
 
     def promote(self, policy: KeyPolicy, body: PromoteBody) -> UntrustedStatement:
         """Compose an approval that stands on the head of ``policy``."""
@@ -158,6 +176,38 @@ class Composer:
     def retire(self, policy: KeyPolicy, code: str, reason: str) -> UntrustedStatement:
         """Compose the end of an approval."""
         return self._after(policy, Retire, RetireBody(code=code, reason=reason))
+
+    def update(
+        self,
+        policy: KeyPolicy,
+        rules: Rules,
+        reason: str,
+        *,
+        vault_profiles: tuple[Profile, ...] = (),
+    ) -> UntrustedStatement:
+        """Compose other rules, or the same ones and vault releases beside them."""
+        body = UpdatePolicyBody(policy=rules, reason=reason, vault_profiles=vault_profiles)
+        return self._after(policy, UpdatePolicy, body)
+
+    def void(self, policy: KeyPolicy, statement: str, reason: str) -> UntrustedStatement:
+        """Compose a no to a statement; it uses up the version."""
+        return self._after(policy, Void, VoidBody(statement=statement, reason=reason))
+
+    def recover(self, policy: KeyPolicy, owner: Threshold, reason: str) -> UntrustedStatement:
+        """Compose the guardians' intent to put a new owner in place."""
+        return self._after(policy, Recover, RecoverBody(owner=owner, intent=None, reason=reason))
+
+    def complete(self, policy: KeyPolicy, intent: str, reason: str) -> UntrustedStatement:
+        """Compose the completion of a recovery, for the new owner to sign."""
+        return self._after(policy, Recover, RecoverBody(owner=None, intent=intent, reason=reason))
+
+    def delete(self, policy: KeyPolicy, reason: str) -> UntrustedStatement:
+        """Compose the end of the key."""
+        return self._after(policy, Delete, DeleteBody(label=policy.label, reason=reason))
+
+    def merge(self, branches: Sequence[KeyPolicy], body: MergeBody) -> UntrustedStatement:
+        """Compose the end of a fork (`merge_body`); it stands on the longest branch."""
+        return self._after(max(branches, key=lambda p: (p.version, p.head)), Merge, body)
 
     def stage(self, key: str | None, body: StageBody) -> UntrustedStatement:
         """Put a version forward, for one key or for every key of its app."""
@@ -170,17 +220,16 @@ class Composer:
     def _after(
         self, policy: KeyPolicy, kind: Callable[..., Chained], body: object
     ) -> UntrustedStatement:
-        return compose(
-            kind(
-                key=policy.key,
-                prev=policy.head,
-                base_version=policy.version,
-                issued_at=self.now,
-                expires_at=self.now + self.lifetime,
-                nonce=b64(self.rng(32)),
-                body=body,
-            )
+        statement = kind(
+            key=policy.key,
+            prev=policy.head,
+            base_version=policy.version,
+            issued_at=self.now,
+            expires_at=self.now + self.lifetime,
+            nonce=b64(self.rng(32)),
+            body=body,
         )
+        return compose(msgspec.structs.replace(statement, schema=schema_of(statement)))
 
     def _beside(
         self, key: str | None, kind: Callable[..., Loose], body: object
@@ -215,4 +264,52 @@ def promote_body(
         retire_at=retire_at,
         unretire=unretire,
         security_version_floor=policy.floor,
+    )
+
+
+def auto_body(policy: KeyPolicy, profile: Profile) -> PromoteBody:
+    """Return a use of the auto-migrate clause in force.
+
+    Raises:
+        PolicyDeniedError: There is no clause.
+    """
+    clause = policy.rules.auto_migrate
+    if clause is None:
+        raise PolicyDeniedError(
+            "no auto-migrate clause is in force for this key",
+            "The owner can promote it: placet promote.",
+            reason="no-clause",
+        )
+    return msgspec.structs.replace(promote_body(policy, profile), auto=clause_digest(clause))
+
+
+def merge_body(branches: Sequence[KeyPolicy], reason: str) -> MergeBody:
+    """Return the merge that changes least: what any branch shut out stays out.
+
+    Rules are those of the longest branch; a profile stays that some branch approves and
+    none has retired; every tombstone and the highest floor are kept.
+
+    Args:
+        branches: The policies at the heads, at least two of one key.
+        reason: For those who read it.
+    """
+    longest = max(branches, key=lambda p: (p.version, p.head))
+    tombstones = frozenset[str]().union(*(p.tombstones for p in branches))
+    floor = max(p.floor for p in branches)
+    profiles: dict[str, MergedProfile] = {}
+    for approval in (a for p in branches for a in p.approvals):
+        if approval.profile.security_version < floor:
+            continue
+        if approval.until is None and approval.code in tombstones:
+            continue
+        known = profiles.get(approval.code)
+        if known is None or (known.until is None and approval.until is not None):
+            profiles[approval.code] = MergedProfile(profile=approval.profile, until=approval.until)
+    return MergeBody(
+        heads=tuple(sorted(p.head for p in branches)),
+        policy=longest.rules,
+        profiles=tuple(profiles.values()),
+        security_version_floor=floor,
+        tombstones=tuple(sorted(tombstones)),
+        reason=reason,
     )

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from placet.core.dsse import Signed
 from placet.core.encoding import Base64, Int, Record, Sha256, Text
-from placet.core.limits import MAX_CHAIN, MAX_CHARTER, MAX_VAULTS
+from placet.core.limits import MAX_CHAIN, MAX_CHARTER, MAX_HEADS, MAX_VAULTS, MAX_WAITING
 from placet.core.manifest import KeyManifest
 from placet.core.statement import SignedStatement
 
@@ -123,7 +123,15 @@ class TakeAnswer(Record):
     taken: Annotated[tuple[Signed, ...], Meta(max_length=MAX_CHAIN)]
 
 
-class CharterAnswer(Record):
+class Waiting(Record):
+    """A statement that takes effect after ``until``, unless an owner signer says no."""
+
+    signed: SignedStatement
+    since: Int
+    until: Int
+
+
+class CharterAnswer(Record, omit_defaults=True):
     """GET /v1/keys/{key}/charter: everything taken, oldest first, with receipts."""
 
     charter: Annotated[tuple[CourierItem, ...], Meta(max_length=MAX_CHARTER)]
@@ -132,6 +140,9 @@ class CharterAnswer(Record):
     version: Int
     manifest: Sha256 | None
     """Digest of the committed key manifest, if a share was committed here."""
+    waiting: Annotated[tuple[Waiting, ...], Meta(max_length=MAX_WAITING)] = ()
+    forks: Annotated[tuple[SignedStatement, ...], Meta(max_length=MAX_HEADS)] = ()
+    """Valid statements in whose place another was taken here."""
 
 
 class StageRequest(Record):

@@ -52,6 +52,8 @@ class TakenStatement:
     """Of those that came with it, the ones that hold: one a vault."""
     at: int | None = None
     """Unix seconds from which delays count that it begins (`taken_at`); ``None``: its issue."""
+    jwks: tuple[str, ...] = ()
+    """Thumbprints of the providers' keys that verified the tokens among its signatures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,23 @@ def change_branch(
     return kept, policy, taken
 
 
+def check_child(
+    charter: Sequence[TakenStatement], child: Courier, *, now: int
+) -> UntrustedStatement:
+    """Return a statement that could have been taken in this charter, had it come first.
+
+    Raises:
+        ConflictError: It stands on nothing here.
+        ApprovalError, MalformedError, PolicyDeniedError: It could not.
+    """
+    chain = [link.sent.digest for link in charter]
+    prev = getattr(child.sent.statement, "prev", None)
+    if prev not in chain:
+        raise ConflictError("statement stands on nothing in this charter")
+    _, taken = take(fold(charter[: chain.index(prev) + 1]), [child], now=now)
+    return taken[0].sent
+
+
 def replay(sents: Sequence[UntrustedStatement]) -> KeyPolicy:
     """Return the policy of a charter that somebody else holds, for a reader without a log.
 
@@ -271,7 +290,7 @@ def _step(
     seen = _named(sent) if vouched else seen_waiting(policy, waiting)
     wait = wait_of(found, counting, seen=seen)
     # 3.4 The rules of its type.
-    at = taken_at(now, (_taken(r).time for r in receipts.values()), vault_set.k)
+    at = taken_at(now, (receipt_of(r).time for r in receipts.values()), vault_set.k)
     after = follow(policy, sent, at=at)
     step = _Step(
         before=policy,
@@ -322,6 +341,7 @@ def _proven(step: _Step) -> TakenStatement:
         sent=replace(sent, signatures=signatures),
         receipts=tuple(step.receipts.values()),
         at=step.at,
+        jwks=tuple(t.jwk for t in step.tokens),
     )
 
 
@@ -347,6 +367,6 @@ def _receipts(before: KeyPolicy | None, courier: Courier) -> dict[str, Signed]:
     return vouching
 
 
-def _taken(receipt: Signed) -> Taken:
-    """Return what a receipt says whose signature was checked."""
+def receipt_of(receipt: Signed) -> Taken:
+    """Return what a receipt says whose signature was checked before."""
     return decode(unb64(receipt.payload), Taken)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from placet.core.attestation import AttestedIdentity, Purpose, keys_digest
 from placet.errors import BindingError, EvidenceStaleError, NotApprovedError, RoleDeniedError
+from placet.policy.governance import check_alive
 from placet.policy.key_policy import Approval, KeyPolicy
 from placet.policy.match import code_of, match_platform
 
@@ -41,6 +42,7 @@ def decide_release(
     Raises:
         RoleDeniedError: The peer is no workload.
         BindingError: The evidence was made for another purpose or other keys.
+        KeyDeletedError: The owner destroyed the key.
         EvidenceStaleError: It is too old: attest again.
         NotApprovedError: The code is not approved, or no longer.
         TcbError: The code is approved, and this platform is not.
@@ -56,6 +58,7 @@ def decide_release(
             f"evidence is {age:.0f} s old, at most {max_age:.0f} s are accepted",
             "Open a new connection and attest again.",
         )
+    check_alive(policy)
     # 5.2 Exactly this code was approved by the owner, and was not retired.
     code = code_of(identity)
     approval = next((a for a in policy.approvals if a.code == code), None)

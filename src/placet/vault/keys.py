@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from placet.core.encoding import decode
 from placet.core.limits import MAX_RECORD
+from placet.core.messages import CourierItem
 from placet.core.statement import open_statement
 from placet.errors import KeyNotBornError
-from placet.policy.charter import TakenStatement, fold
-from placet.policy.key_policy import KeyPolicy
+from placet.policy.charter import TakenStatement, fold, receipt_of, taken_at
+from placet.policy.key_policy import KeyPolicy, birth_of
 from placet.storage.store import Store
 from placet.vault.records import KeyRecord
 
@@ -30,6 +31,26 @@ class KeyState:
 def record_name(key: str) -> str:
     """Return the name under which a key's record is stored."""
     return f"key/{key}"
+
+
+def charter_of(record: KeyRecord) -> tuple[TakenStatement, ...]:
+    """Return the statements that a record holds.
+
+    Taken here before, so signatures are *not* checked again: the record is sealed.
+    """
+    if not record.charter:
+        return ()
+    k = birth_of(open_statement(record.charter[0].signed)).body.vault_set.k
+    return tuple(_taken(item, k) for item in record.charter)
+
+
+def _taken(item: CourierItem, k: int) -> TakenStatement:
+    own, *others = (receipt_of(r).time for r in item.receipts)
+    return TakenStatement(
+        sent=open_statement(item.signed),
+        receipts=item.receipts,
+        at=taken_at(own, others, k),
+    )
 
 
 class Keys:
@@ -58,9 +79,7 @@ class Keys:
                     "Send it the charter, from the birth statement on.",
                 )
             record = decode(stored.value, KeyRecord, limit=MAX_RECORD)
-            # Taken here before, so signatures are not checked again: the record is sealed.
-            charter = (TakenStatement(sent=open_statement(c.signed)) for c in record.charter)
-            state = KeyState(stored.version, record, fold(charter))
+            state = KeyState(stored.version, record, fold(charter_of(record)))
         self.put(key, state)
         return state
 

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from placet.core.dsse import Signed
 from placet.core.encoding import Base64, Int, Record, Sha256, Text
-from placet.core.limits import MAX_ATTEMPTS, MAX_CHARTER
+from placet.core.limits import MAX_ATTEMPTS, MAX_CHARTER, MAX_HEADS, MAX_WAITING
 from placet.core.manifest import KeyManifest
 from placet.core.messages import CourierItem
 from placet.core.statement import SignedStatement
@@ -41,6 +41,24 @@ class KeyRecord(Record, kw_only=True):
     promised: Int = 0
     held: Annotated[tuple[HeldShare, ...], Meta(max_length=MAX_ATTEMPTS)] = ()
     committed: CommittedShare | None = None
+
+
+class WaitingItem(Record):
+    """A statement that is well signed and waits out its delay."""
+
+    signed: SignedStatement
+    since: Int
+    """Unix seconds, by this vault's time."""
+    delay: Int
+
+
+class BesideRecord(Record, kw_only=True):
+    """What this vault knows beside a key's charter. Never read by the gate."""
+
+    schema: Literal[1] = 1
+    waiting: Annotated[tuple[WaitingItem, ...], Meta(max_length=MAX_WAITING)]
+    forks: Annotated[tuple[SignedStatement, ...], Meta(max_length=MAX_HEADS)]
+    """Valid statements in whose place another was taken here."""
 
 
 class PendingItem(Record):

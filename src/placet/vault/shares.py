@@ -51,7 +51,7 @@ class Shares(VaultCore):
         """Let the share of a key go to an approved caller."""
         state, approval = self._decide(peer, key, "release")
         policy, record = state.policy, state.record
-        if request.head is not None and request.head not in policy.chain:
+        if request.head is not None and not policy.knows(request.head):
             raise AncestorMissingError(
                 f"caller knows statement {request.head} of this key, this vault does not",
                 "Bring this vault the statements that it lacks.",

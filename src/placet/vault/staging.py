@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from placet.core.encoding import decode, encode
-from placet.core.limits import MAX_BODY, MAX_PENDING, MAX_RECORD
+from placet.core.limits import MAX_BODY, MAX_RECORD
 from placet.core.logentry import Draft
 from placet.core.messages import (
     PendingAnswer,
@@ -55,9 +55,11 @@ class Staging(VaultCore):
         items = [i for i in items if open_statement(i.signed).statement.expires_at > now]
         if any(i.stage == sent.digest for i in items):
             return StageAnswer(stage=sent.digest)
-        if sum(i.staged_by == stager for i in items) >= MAX_PENDING:
+        quota = policy.rules.stager_quota
+        if sum(i.staged_by == stager for i in items) >= quota:
             raise RateLimitedError(
-                f"this stager has {MAX_PENDING} stages pending here", "Revoke some: placet revoke."
+                f"this stager has {quota} stages pending here, the owner lets it have no more",
+                "Revoke some: placet revoke.",
             )
         # What strangers signed is not kept: nobody verified it.
         own = next(s for s in sent.signatures if s.signer == stager)

@@ -11,7 +11,7 @@ from placet.core.encoding import b64, unb64
 from placet.core.limits import MAX_DEPTH, MAX_SIGNERS
 from placet.core.signer import KeySigner, Threshold, signer_id
 from placet.errors import ApprovalError, MalformedError, UnrepairableError
-from placet.policy.principal import check_principal, leaves, require
+from placet.policy.principal import alone_on_page, check_principal, leaves, require
 
 A, B, C, D = (person(name).signer for name in ("a", "b", "c", "d"))
 PHONE = SoftwarePasskey(name="phone").signer
@@ -52,10 +52,23 @@ TOO_FEW = {
     "one of two and a stranger": (BOTH, [A, C]),
     "the nested part alone": (NESTED, [B, C, D]),
     "two, and too few of the nested": (NESTED, [A, B]),
-    "a page alone": (of(1, PAGE, A), [PAGE]),
-    "a page alone, nested": (of(1, of(1, PAGE, B), A), [PAGE]),
-    "a page and a stranger": (of(1, PAGE, A), [PAGE, B]),
 }
+ALONE = {
+    "a page alone": (of(1, PAGE, A), [PAGE], True),
+    "a page alone, nested": (of(1, of(1, PAGE, B), A), [PAGE], True),
+    "a page and a stranger": (of(1, PAGE, A), [PAGE, B], True),
+    "a page and a key": (of(1, PAGE, A), [PAGE, A], False),
+    "two pages": (of(1, PAGE, PAGE2), [PAGE, PAGE2], False),
+    "a passkey of its own screen": (ANY, [PHONE], False),
+    "a key": (of(1, PAGE, A), [A], False),
+}
+
+
+@pytest.mark.parametrize(("owner", "signed", "alone"), ALONE.values(), ids=ALONE.keys())
+def test_alone_on_a_page(owner, signed, alone):
+    """Enough, and to wait: the only one who signed did so on a page that others serve."""
+    require(owner, ids(*signed))
+    assert alone_on_page(owner, ids(*signed)) is alone
 
 
 @pytest.mark.parametrize(("owner", "signed"), ENOUGH.values(), ids=ENOUGH.keys())

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -283,10 +284,13 @@ def test_strangers_cannot_stage(story: Story, by: str) -> None:
 
 
 def test_a_stager_has_a_quota_and_what_ended_frees_it(
-    story: Story, monkeypatch: pytest.MonkeyPatch
+    story: Story,
 ) -> None:
-    """The platform cannot fill a vault; an ended stage makes room."""
-    monkeypatch.setattr("placet.vault.staging.MAX_PENDING", 2)
+    """The platform cannot fill a vault beyond what the owner lets it; an ended stage makes room."""
+    rules = msgspec.structs.replace(story.policy.rules, stager_quota=2)
+    update = signed(composer().update(story.policy, rules, "two stages are enough"))
+    for bench in story.benches:
+        bench.vault.take(run_of(update))
     vault = story.benches[0].vault
     for number in (2, 3):
         vault.stage(stage(story, profile(number)))
