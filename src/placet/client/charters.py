@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from placet.core.dsse import Signed, open_signed, vault_id
 from placet.core.encoding import unb64
 from placet.core.messages import CharterAnswer, CourierItem, Taken
-from placet.core.statement import Birth, SignedStatement, UntrustedStatement, open_statement
+from placet.core.statement import Birth, Merge, SignedStatement, UntrustedStatement, open_statement
 from placet.errors import (
     ApprovalExpiredError,
+    ApprovalWaitingError,
     MalformedError,
     PlacetError,
     VerificationError,
@@ -37,6 +38,15 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingStatement:
+    """A statement that takes effect after a delay, unless an owner signer says no."""
+
+    sent: UntrustedStatement
+    until: Mapping[str, int]
+    """By vault that shows it: Unix seconds, by that vault's time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CharterView:
     """The newest charter that verifies, and how far each vault is."""
 
@@ -50,12 +60,32 @@ class CharterView:
     wrong: Mapping[str, PlacetError]
     """By vault: why its charter is not believed."""
     forks: tuple[Fork, ...]
+    waiting: tuple[WaitingStatement, ...] = ()
 
     @property
     def lagging(self) -> tuple[str, ...]:
         """Return the vaults that lack statements and could take them."""
-        whole = self.policy.chain
-        return tuple(v for v, c in self.chains.items() if c != whole and c == whole[: len(c)])
+        return tuple(v for v in self.chains if self.missing(v))
+
+    def missing(self, vault: str) -> tuple[CourierItem, ...]:
+        """Return what a vault lacks and could take, oldest first; nothing if it cannot.
+
+        That is what follows on its head; on a branch that lost, what k vaults vouch for
+        from the fork on; on one that a merge ended, the merge.
+        """
+        whole, chain = self.policy.chain, self.chains.get(vault, ())
+        if chain and chain[-1] == whole[-1]:
+            return ()
+        if chain == whole[: len(chain)]:
+            return self.items[len(chain) :]
+        for i, item in enumerate(self.items):
+            statement = open_statement(item.signed).statement
+            if isinstance(statement, Merge) and chain[-1] in statement.body.heads:
+                return self.items[i:]
+        same = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(whole, chain)))  # noqa: B905 - of different lengths
+        k = self.policy.vault_set.k
+        backed = same < len(whole) and len(self.items[same].receipts) >= k
+        return self.items[same:] if backed else ()
 
     def with_unborn(self, vaults: Iterable[str]) -> CharterView:
         """Return this view with vaults that have no statement of the key yet."""
@@ -132,7 +162,9 @@ def merge_charters(key: str, answers: Mapping[str, CharterAnswer], *, now: int) 
         chains={v: tuple(s.digest for s in opened[v]) for v in verified},
         manifests={v: m for v, a in answers.items() if (m := a.manifest) is not None},
         wrong=wrong,
-        forks=_forks([p.chain for p, _ in verified.values()]),
+        # Who is at the head has no other branch, whatever led there: a merge ended it.
+        forks=_forks([p.chain for p, _ in verified.values() if p.head != policy.head], policy),
+        waiting=_waiting(policy, answers),
     )
 
 
@@ -140,7 +172,9 @@ def _open(key: str, answer: CharterAnswer) -> list[UntrustedStatement]:
     sent = [open_statement(item.signed) for item in answer.charter]
     if not sent or sent[0].digest != key or not isinstance(sent[0].statement, Birth):
         raise VerificationError(f"charter does not start at the birth of key {key}")
-    if (answer.head, answer.version) != (sent[-1].digest, len(sent)):
+    # After a merge, versions count those of the longest branch.
+    version = getattr(sent[-1].statement, "base_version", 0) + 1
+    if (answer.head, answer.version) != (sent[-1].digest, version):
         raise VerificationError("charter does not end at the head that the vault names")
     return sent
 
@@ -189,9 +223,29 @@ def _longest(
     return take(None, couriers[:1], now=now)[0], sent[:1]
 
 
-def _forks(chains: Sequence[tuple[str, ...]]) -> tuple[Fork, ...]:
+def _waiting(
+    policy: KeyPolicy, answers: Mapping[str, CharterAnswer]
+) -> tuple[WaitingStatement, ...]:
+    """Return what waits on the head, signed by people who may; a vault is not believed."""
+    found: dict[str, UntrustedStatement] = {}
+    until: dict[str, dict[str, int]] = {}
+    for vault, answer in answers.items():
+        for item in answer.waiting:
+            try:
+                sent = open_statement(item.signed)
+                take(policy, [Courier(sent=sent)], now=sent.statement.issued_at)
+            except ApprovalWaitingError:
+                found[sent.digest] = sent
+                until.setdefault(sent.digest, {})[vault] = item.until
+            except PlacetError:
+                continue
+    return tuple(WaitingStatement(sent=s, until=until[d]) for d, s in found.items())
+
+
+def _forks(chains: Sequence[tuple[str, ...]], policy: KeyPolicy) -> tuple[Fork, ...]:
     children: dict[str, set[str]] = {}
-    for chain in chains:
+    merged = [c for c in chains if c[-1] in policy.merged]
+    for chain in (policy.chain, *(c for c in chains if c not in merged)):
         for prev, child in itertools.pairwise(chain):
             children.setdefault(prev, set()).add(child)
     return tuple(

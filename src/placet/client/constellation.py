@@ -244,9 +244,8 @@ class Constellation:
         """Bring each vault what follows on its head, at least the last; return the receipts."""
 
         async def bring(vault: VaultClient) -> dict[str, Signed]:
-            has = len(view.chains.get(vault.id, ())) if view is not None else 0
             taken: dict[str, Signed] = {}
-            for run in _runs(items[min(has, len(items) - 1) :]):
+            for run in _runs(_from(view, vault.id, items)):
                 answer = await vault.take(run)
                 digests = (open_statement(i.signed).digest for i in run)
                 taken.update(zip(digests, answer.taken, strict=True))
@@ -326,6 +325,18 @@ class Constellation:
         if failed and len(outcomes.values) >= k:
             return failed[-1]
         return outcomes.quorum_error(k)
+
+
+def _from(
+    view: CharterView | None, vault: str, items: Sequence[CourierItem]
+) -> Sequence[CourierItem]:
+    """Return the part of a run that follows on what a vault has; at least the last."""
+    lacks = view.missing(vault) if view is not None else ()
+    start = next((i for i, item in enumerate(items) if lacks and item == lacks[0]), None)
+    if start is None:
+        has = len(view.chains.get(vault, ())) if view is not None else 0
+        start = min(has, len(items) - 1)
+    return items[start:]
 
 
 def _runs(items: Sequence[CourierItem]) -> list[tuple[CourierItem, ...]]:
