@@ -37,6 +37,7 @@ from placet.core.messages import (
     TakeRequest,
 )
 from placet.core.profile import code_id
+from placet.core.statement import open_statement
 from placet.errors import (
     AncestorMissingError,
     ApprovalError,
@@ -570,8 +571,26 @@ def test_runs_fit_what_a_vault_reads():
     assert _runs([]) == []
 
 
+@pytest.mark.req("R8.2")
 async def test_a_fork_is_shown_and_left_alone(world):
-    """Two valid statements on one head: the branch of k vaults is read, both are named."""
+    """Two valid statements on one head, neither at k vaults: both are named, nobody is moved."""
+    story, policy = world.story, world.story.policy
+    ours = signed(composer(seed="a").promote(policy, promote_body(policy, V2)))
+    theirs = signed(composer(seed="b").promote(policy, promote_body(policy, profile(3))))
+    for at in (0, 1):
+        story.benches[at].vault.take(run_of(ours))
+    for at in (2, 3):
+        story.benches[at].vault.take(run_of(theirs))
+    world.links[4].down = True
+    view, brought = await world.owner.courier(world.key)
+    assert brought.each == ()
+    [fork] = view.forks
+    assert (fork.prev, set(fork.children)) == (world.key, {ours.digest, theirs.digest})
+
+
+@pytest.mark.req("R8.2")
+async def test_a_branch_that_k_vaults_took_wins(world):
+    """It is read, however long the other is; and the couriers bring everybody over to it."""
     story, policy = world.story, world.story.policy
     ours = signed(composer(seed="a").promote(policy, promote_body(policy, V2)))
     theirs = signed(composer(seed="b").promote(policy, promote_body(policy, profile(3))))
@@ -579,8 +598,7 @@ async def test_a_fork_is_shown_and_left_alone(world):
         story.benches[at].vault.take(run_of(ours))
     for at in (2, 3, 4):
         story.benches[at].vault.take(run_of(theirs))
-    view, brought = await world.owner.courier(world.key)
-    assert brought.each == ()
+    view = await world.owner.read_charter(world.key)
     [fork] = view.forks
     assert (fork.prev, set(fork.children)) == (world.key, {ours.digest, theirs.digest})
     assert view.policy.head == theirs.digest
@@ -601,6 +619,13 @@ async def test_a_fork_is_shown_and_left_alone(world):
     for receipts in (birth, strangers):
         world.links[0].tamper = padded_with(receipts)
         assert (await world.owner.read_charter(world.key)).policy.head == theirs.digest
+    world.links[0].tamper = None
+    _, brought = await world.owner.courier(world.key)
+    assert set(brought.values) == {vault_name(1), vault_name(2)}
+    shown = alone.charter(world.key)
+    assert shown.head == theirs.digest
+    assert [open_statement(f).digest for f in shown.forks] == [ours.digest]
+    assert not (await world.owner.read_charter(world.key)).forks
 
 
 def padded_with(receipts):
