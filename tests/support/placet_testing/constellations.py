@@ -152,11 +152,17 @@ class Story:
             bench.store.close()
 
 
-def begin(folder: Path, body: BirthBody | None = None, *, created: bool = True) -> Story:
+def begin(
+    folder: Path,
+    body: BirthBody | None = None,
+    *,
+    created: bool = True,
+    names: tuple[str, ...] = ("owner",),
+) -> Story:
     """Open five vaults, have the key born at all of them and, usually, created."""
     clock = TestClock(time=NOW)
     benches = [open_bench(folder, i, clock=clock) for i in range(1, 6)]
-    birth = signed(composer().birth(body or birth_body()))
+    birth = signed(composer().birth(body or birth_body()), *names)
     story = Story(folder=folder, clock=clock, benches=benches, statements=[birth])
     story.take(birth)
     if created:
