@@ -33,6 +33,7 @@ OWN = {
     "sign": "placet.cli.courier:sign_file",
     "deliver": "placet.cli.courier:deliver",
     "log": "placet.cli.log:log",
+    "policy": "placet.cli.policy:policy",
     "vault.show": "placet.cli.vault:show",
     "attest": "placet.cli.attest:attest",
     "evidence": "placet.cli.evidence:evidence",
@@ -67,11 +68,12 @@ SUMMARIES = {
     "profile": "Make a profile from evidence, and compare two.",
     "collateral": "Fetch what vendors sign about platforms.",
     "log": "Show the trail of a key at each vault.",
+    "policy": "Write a key's rules, check them, and ask who could do what.",
 }
 
 
 SECTIONS = {
-    "Owners": ("owner", "key", "pending", "review", "promote", "retire", "log", "sign"),
+    "Owners": ("owner", "policy", "key", "pending", "review", "promote", "retire", "log", "sign"),
     "Stagers and couriers": ("stage", "revoke", "deliver"),
     "Anybody": ("attest", "evidence", "profile", "collateral"),
     "Machines": ("run", "vault", "platform"),
