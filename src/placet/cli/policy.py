@@ -13,7 +13,6 @@ from placet.cli.output import (
     DONE,
     FINDINGS,
     REFUSED,
-    Fact,
     answer,
     good,
     hint,
@@ -25,7 +24,7 @@ from placet.cli.output import (
     warn,
 )
 from placet.cli.policy_explain import show_explained
-from placet.cli.policy_file import everyone, read_policy
+from placet.cli.policy_file import read_policy
 from placet.cli.policy_findings import findings
 from placet.cli.policy_presets import TO_FILL, fill
 from placet.cli.policy_simulation import Question, show_simulated, simulate_policy
@@ -116,13 +115,8 @@ def check(*, file: Path, as_json: bool) -> int:
             {"file": str(file), "owner": owner_fingerprint(read.rules.owner), "findings": found}
         )
         return FINDINGS if found else DONE
-    names = Names.of(read.rules)
-    roles = everyone(read.rules)
-    facts: list[Fact] = [("owner", names.who(read.rules.owner))]
-    facts += [(r, ", ".join(names.all(roles[r]))) for r in roles if r not in ("owner", "managers")]
-    if read.rules.managers is not None:
-        facts.insert(1, ("managers", names.who(read.rules.managers)))
-    show_facts([*facts, ("fingerprint", owner_fingerprint(read.rules.owner))])
+    people = Names.of(read.rules).facts(read.rules)
+    show_facts([*people, ("fingerprint", owner_fingerprint(read.rules.owner))])
     for finding in found:
         warn(finding.text)
     if not found:

@@ -6,7 +6,7 @@ from placet.cli.arguments import span
 from placet.cli.output import Cell, Fact, answer, odd, print_json, show_facts, show_table, when
 from placet.cli.policy_file import everyone
 from placet.cli.policy_subject import Subject
-from placet.cli.policy_words import MEANING, ROLES, kind
+from placet.cli.policy_words import MEANING, ROLES, by_whom, kind
 from placet.core.signer import Signer, signer_id
 from placet.core.table import Rules
 from placet.policy.simulate import Road, roads
@@ -55,12 +55,12 @@ def show_explained(subject: Subject, *, as_json: bool) -> None:
     show_table("Who there is", ("name", "roles", "signs with", ""), rows)
     show_table(
         "Who can approve what",
-        ("act", "which", "must sign", "waits", "signed for at most", "can say no meanwhile"),
+        ("act", "which", "must sign", "waits", "lifetime", "can say no meanwhile"),
         [
             (
                 road.deed,
                 MEANING[road.deed],
-                names.both(road),
+                by_whom(road),
                 names.waits(road, rules),
                 span(road.lifetime),
                 f"each of {', '.join(names.all(road.veto))}" if _may_wait(subject, road) else "-",
@@ -78,13 +78,11 @@ def _may_wait(subject: Subject, road: Road) -> bool:
 
 def _facts(subject: Subject) -> list[Fact]:
     rules = subject.rules
-    stagers = ", ".join(subject.names.all(rules.stagers)) or "the owner only"
-    auditors = ", ".join(subject.names.all(rules.auditors)) or "nobody but the owner"
     facts: list[Fact] = [
         ("owner's fingerprint", subject.fingerprint),
         ("", "the config of an app that is to open the key must name it"),
-        ("can propose", f"{stagers}; {rules.stager_quota} at a time; it changes no access"),
-        ("can audit", auditors),
+        *subject.names.facts(rules),
+        ("a stager's quota", f"{rules.stager_quota} versions; staging changes no access"),
         ("a device added later", f"counts after {span(rules.cooldown)}"),
         ("fixed for life", ", ".join(rules.immutable) or "nothing"),
     ]

@@ -93,18 +93,21 @@ def read_policy(path: Path) -> PolicyFile:
 
 def everyone(rules: Rules) -> dict[str, tuple[Signer, ...]]:
     """Return all signers of a table of rules, by role; a role that nobody has is left out."""
-    principals: dict[str, Threshold | None] = {
+    roles: dict[str, tuple[Signer, ...]] = {r: leaves(p) for r, p in principals(rules).items()}
+    plain = (("stagers", rules.stagers), ("auditors", rules.auditors))
+    return {**roles, **{role: signers for role, signers in plain if signers}}
+
+
+def principals(rules: Rules) -> dict[str, Threshold]:
+    """Return the principals of a table of rules, by role; one that is not there is left out."""
+    found: dict[str, Threshold | None] = {
         "owner": rules.owner,
         "managers": rules.managers,
         "guardians": rules.guardians.principal if rules.guardians else None,
         "reviewers": rules.reviewers,
         "auto_migrate": rules.auto_migrate.signers if rules.auto_migrate else None,
     }
-    roles = {role: leaves(p) for role, p in principals.items() if p is not None}
-    return {
-        **roles,
-        **{r: s for r, s in (("stagers", rules.stagers), ("auditors", rules.auditors)) if s},
-    }
+    return {role: who for role, who in found.items() if who is not None}
 
 
 def _check_names(path: Path, rules: Rules) -> None:

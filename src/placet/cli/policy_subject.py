@@ -20,6 +20,8 @@ from placet.policy.key_policy import KeyPolicy
 
 ENDING = ".toml"
 """Of a policy file's name; all else names a key."""
+AUTO = "placet key auto-migrate on KEY --policy {}"
+"""The command that turns on the clause of a policy file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,9 @@ class Subject:
         """Return what holds for this key just now and will pass."""
         policy = self.policy
         if policy is None:
-            return []
+            if self.rules.auto_migrate is None:
+                return []
+            return [f"a key is born without the clause; then: {AUTO.format(self.argument)}"]
         found = [
             f"{self.names.by_id.get(i, short(i))} was added lately and counts from {when(until)}"
             for i, until in policy.young

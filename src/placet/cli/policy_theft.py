@@ -24,10 +24,11 @@ from placet.policy.simulate import (
 )
 
 LIMITS = {
-    "none": "any code of their choice",
-    "clause": "what the clause allows",
-    "vaults": "vaults of their choice, k of which must be in place",
+    "none": "any code that they choose could read the data",
+    "clause": "code within the clause could read the data",
+    "vaults": "k vaults that they choose could have the key",
 }
+"""What stands at the end of an approach."""
 
 FEW = 3
 """Groups that are named in one line."""
@@ -69,7 +70,12 @@ class Theft:
             stolen=labels,
             could=tuple((r, option) for r in ways if (option := alone(r, have)) is not None),
             lets_in=approaches(rules, have),
-            vetoes=any(signer_id(s) in have for s in ways[0].veto),
+            vetoes=any(
+                signer_id(s) in have
+                for r in ways
+                if r.delay or subject.names.pages(r)
+                for s in r.veto
+            ),
             stages=any(signer_id(s) in stolen for s in everyone(rules).get("stagers", ())),
             repair=(road, options(road, without=rest)) if road else None,
         )
@@ -95,7 +101,7 @@ def show_theft(subject: Subject, theft: Theft) -> None:
     if theft.stages:
         rows.append(("stage", "put versions forward", "at once", "changes no access"))
     if theft.vetoes:
-        waiting_acts = "say no to what waits: recoveries, uses of a clause"
+        waiting_acts = "say no to what waits for it"
         rows.append(("void", waiting_acts, "at once", bad("nobody")))
     title = f"What could a thief of {who} do alone?"
     if rows:
@@ -138,7 +144,7 @@ def theft_document(subject: Subject, theft: Theft) -> dict[str, object]:
 def _said(subject: Subject, approach: Approach) -> Text:
     steps = ", then ".join(approach.steps)
     when = "at once" if not approach.waits else f"after {waiting(approach.waits)}"
-    head = f"lets in {LIMITS[approach.limits]} {when}, by {steps}: "
+    head = f"{LIMITS[approach.limits]} {when}, by {steps}: "
     if approach.veto:
         return odd(head + f"each of {', '.join(subject.names.all(approach.veto))} can say no")
     return bad(head + "nobody can say no")

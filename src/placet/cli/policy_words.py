@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from placet.cli.arguments import span
-from placet.cli.output import short
-from placet.cli.policy_file import everyone
+from placet.cli.output import Fact, short
+from placet.cli.policy_file import everyone, principals
 from placet.core.signer import KeySigner, OidcSigner, Signer, Threshold, signer_id
 from placet.core.table import Rules
 from placet.policy.principal import alone_on_page, leaves, satisfied
@@ -33,6 +33,21 @@ ROLES = {
     "stagers": "stager",
     "auditors": "auditor",
 }
+
+PLURAL = {
+    "owner": "owner",
+    "managers": "managers",
+    "guardians": "guardians",
+    "reviewers": "reviewers",
+    "auto_migrate": "clause's signers",
+}
+"""Roles that are principals, as a table names them."""
+BY: dict[Deed, str] = {
+    "vault_release": PLURAL["reviewers"],
+    "recover": PLURAL["guardians"],
+    "auto_migrate": PLURAL["auto_migrate"],
+}
+"""Who does what is not the owner's; the owner and maybe the managers do the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +93,11 @@ class Names:
             return f"{', '.join(said[:-1])} or {said[-1]}"
         return f"{part.threshold} of {', '.join(said)}"
 
-    def both(self, road: Road) -> str:
-        """Return everybody who must agree to an act."""
-        if len(road.principals) == 1:
-            return self.who(road.principals[0])
-        return " and ".join(self._within(p) for p in road.principals)
+    def facts(self, rules: Rules) -> list[Fact]:
+        """Return who has which role."""
+        found: list[Fact] = [(PLURAL[r], self.who(p)) for r, p in principals(rules).items()]
+        plain = (("stagers", rules.stagers), ("auditors", rules.auditors))
+        return found + [(role, ", ".join(self.all(signers))) for role, signers in plain if signers]
 
     def waits(self, road: Road, rules: Rules) -> str:
         """Return how long an act waits, and for whom."""
@@ -107,6 +122,12 @@ class Names:
     def _within(self, part: Signer | Threshold) -> str:
         said = self.who(part)
         return f"({said})" if isinstance(part, Threshold) and len(part.of) > 1 else said
+
+
+def by_whom(road: Road) -> str:
+    """Return the roles that must sign for an act."""
+    together = " and managers" if len(road.principals) > 1 else ""
+    return BY.get(road.deed, PLURAL["owner"]) + together
 
 
 def kind(signer: Signer) -> str:
