@@ -26,13 +26,20 @@ PAGES = [p for p in sorted(ROOT.rglob("*.md")) if not SKIPPED & set(p.relative_t
 
 STEPS = {
     **dict.fromkeys([("02", n) for n in (4, 6, 8, 9)], "attest/verify/*.py"),
-    **dict.fromkeys([("03", n) for n in (2, 3, 4, 5)], "policy/*.py"),
+    ("03", 2): "policy/webauthn.py",
+    ("03", 3): "policy/charter.py",
+    ("03", 4): "policy/key_policy.py",
+    ("03", 5): "policy/[gm]a*.py",
     **dict.fromkeys([("04", n) for n in (2, 4, 5, 6)], "sharing/*.py"),
     ("04", 3): "core/manifest.py",
     ("05", 3): "ratls/*.py",
     ("08", 1): "client/*.py",
     ("08", 2): "vault/*.py",
     ("08", 3): "agent/*.py",
+    ("09", 2): "policy/rules.py",
+    ("09", 3): "policy/authority.py",
+    ("09", 4): "policy/governance.py",
+    ("09", 5): "policy/auto_migrate.py",
 }
 """Where the numbered steps of a section are done: all of them, and no others."""
 

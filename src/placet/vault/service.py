@@ -21,7 +21,7 @@ from placet.core.messages import (
 from placet.vault.shares import Shares
 from placet.vault.taking import Taking
 
-SCHEMAS = (1,)
+SCHEMAS = (1, 2)
 
 
 class Vault(Shares, Taking):
