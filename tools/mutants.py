@@ -1,4 +1,4 @@
-"""Delete each check of the verifier in turn: a test must fail.
+"""Delete each check of the verifier, of core or of policy in turn: a test must fail.
 
 A mutant is one edit of one module: a condition that never holds, an operand of ``or`` or
 ``and`` left out, ``<`` for ``<=``, an entry of a table that always holds, a call that checks
@@ -7,6 +7,7 @@ against a copy of the tree in which only this edit was made. One that nobody not
 *survived*: a test is missing, or ``spec/mutants.toml`` says why no test could tell.
 
     python tools/mutants.py                                    # the verifier
+    python tools/mutants.py --set policy                       # who may decide
     python tools/mutants.py src/placet/attest/marks.py --tests tests/unit/attest
     python tools/mutants.py src/placet/attest/verify/snp.py --list
 """
@@ -39,7 +40,34 @@ MODULES = (
     ROOT / "src" / "placet" / "policy" / "match.py",
 )
 TESTS = ("tests/unit/attest", "tests/unit/policy", "tests/cli/test_evidence_vectors.py")
+POLICY_TESTS = (
+    "tests/unit/policy",
+    "tests/scenario/test_governance.py",
+    "tests/scenario/test_charter_model.py",
+)
+SETS = {
+    "verifier": (MODULES, TESTS),
+    "core": (
+        tuple(sorted((ROOT / "src" / "placet" / "core").glob("*.py"))),
+        ("tests/unit/core", "tests/vectors", *POLICY_TESTS, "tests/unit/ratls"),
+    ),
+    "policy": (tuple(sorted((ROOT / "src" / "placet" / "policy").glob("*.py"))), POLICY_TESTS),
+}
+"""What is tried, and the tests that must notice."""
+GOVERNANCE = "tests/scenario/test_governance.py"
 FIRST = {
+    **dict.fromkeys(
+        ("auto_migrate", "authority", "governance", "rules", "timing", "statement"), GOVERNANCE
+    ),
+    "charter": "tests/unit/policy/test_charter.py",
+    "key_policy": "tests/unit/policy/test_charter.py",
+    "principal": "tests/unit/policy/test_principal.py",
+    "signers": "tests/unit/policy/test_signers.py",
+    "webauthn": "tests/unit/policy/test_webauthn.py",
+    "oidc": "tests/unit/policy/test_oidc.py",
+    "checkpoint": "tests/unit/core/test_checkpoint.py",
+    "encoding": "tests/unit/core/test_encoding.py",
+    "merkle": "tests/unit/core/test_merkle.py",
     "binding": "tests/unit/attest/test_binding.py",
     "chains": "tests/unit/attest/test_snp.py",
     "match": "tests/unit/policy/test_gate.py",
@@ -424,20 +452,22 @@ def main(argv: Sequence[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("modules", nargs="*", type=Path)
+    parser.add_argument("--set", choices=SETS, default="verifier", help="modules and their tests")
     parser.add_argument("--tests", action="append", help="a folder or file, instead of the usual")
     parser.add_argument("--at-least", type=float, default=0.0, help="percent that must be killed")
     parser.add_argument("--grep", default="", help="only mutants whose name has this")
     parser.add_argument("--list", action="store_true", help="list the mutants only")
     parser.add_argument("--killers", action="store_true", help="say which test killed each")
     arguments = parser.parse_args(argv)
-    modules = [path.resolve() for path in arguments.modules] or MODULES
+    usual, tests = SETS[arguments.set]
+    modules = [path.resolve() for path in arguments.modules] or usual
     mutants = [m for path in modules for m in mutants_of(path) if arguments.grep in m.name]
     if arguments.list or not mutants:
         print(*(f"{m.line:4} {m.name}" for m in mutants), f"{len(mutants)} mutants", sep="\n")
         return 0
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="placet-mutants-") as folder:
-        killers = run(mutants, arguments.tests or TESTS, Path(folder))
+        killers = run(mutants, arguments.tests or tests, Path(folder))
     if arguments.killers:
         print(*(f"{m.line:4} {m.name}\n     {killers[m.source]}" for m in mutants), sep="\n")
     score = report(mutants, killers, equivalents())
