@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
-from placet.cli.settings import Home
-from placet.errors import PlacetError
+from placet.cli.completion_words import offer
 
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _span = re.compile(r"([1-9][0-9]{0,6})([dhms])")
@@ -30,6 +30,13 @@ class Duration(click.ParamType[int]):
             self.fail(f"{value!r} is no span of time: write 7d, 12h, 30m or 90s", param, ctx)
         return int(found[1]) * SECONDS[found[2]]
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        """Return examples."""
+        del param
+        return [CompletionItem(w, help=what) for w, what in offer("span", incomplete, ctx.params)]
+
 
 def span(seconds: int) -> str:
     """Return seconds as people write them."""
@@ -45,14 +52,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 """A file; whether it can be read is said when it is."""
 
 
-def _labels(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    del ctx, param
-    try:
-        labels = [k.label for k in Home.find().known_keys()]
-    except PlacetError:
-        return []  # A shell that completes a word is no place for complaints.
-    return [label for label in labels if label.startswith(incomplete)]
+def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    del param
+    return [CompletionItem(w, help=what) for w, what in offer("key", incomplete, ctx.params)]
 
 
-key_argument = click.argument("name", metavar="KEY", shell_complete=_labels)
+key_argument = click.argument("name", metavar="KEY", shell_complete=_keys)
 """KEY: a label, a key id, or a unique beginning of either."""

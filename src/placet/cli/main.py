@@ -7,17 +7,21 @@ in ``vault.serve``. Nothing is imported before it is asked for.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 import click
 
 from placet import __version__
-from placet.cli.output import USAGE, err, exit_code, show_error
-from placet.errors import PlacetError
+from placet.cli.completion_shells import ASKED, answer
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "placet.commands"
 
@@ -39,6 +43,7 @@ OWN = {
     "evidence": "placet.cli.evidence:evidence",
     "profile": "placet.cli.profile:profile",
     "collateral": "placet.cli.collateral:collateral",
+    "completion": "placet.cli.completion:completion",
 }
 """Commands of this room."""
 
@@ -69,13 +74,14 @@ SUMMARIES = {
     "collateral": "Fetch what vendors sign about platforms.",
     "log": "Show the trail of a key at each vault.",
     "policy": "Write a key's rules, check them, and ask who could do what.",
+    "completion": "Have a shell complete commands, options, keys and files.",
 }
 
 
 SECTIONS = {
     "Owners": ("owner", "policy", "key", "pending", "review", "promote", "retire", "log", "sign"),
     "Stagers and couriers": ("stage", "revoke", "deliver"),
-    "Anybody": ("attest", "evidence", "profile", "collateral"),
+    "Anybody": ("attest", "evidence", "profile", "collateral", "completion"),
     "Machines": ("run", "vault", "platform"),
     "To try it": ("demo", "dev"),
 }
@@ -131,6 +137,8 @@ class Commands(click.Group):
 
 
 def _contributed() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - see main
+
     return {e.name: e for e in entry_points(group=GROUP)}
 
 
@@ -160,6 +168,8 @@ def _passed_on(name: str, call: Callable[[Sequence[str]], int]) -> click.Command
 
 def _missing(name: str) -> click.Command:
     def run(arguments: tuple[str, ...]) -> None:
+        from placet.cli.output import USAGE, err  # noqa: PLC0415 - see main
+
         del arguments
         err.print(f"[bold red]placet:[/] {name} comes with the distribution {HINTS[name]}")
         err.print(f"[dim]next:[/] pip install {HINTS[name]}")
@@ -194,8 +204,8 @@ Exit codes: 0 done, 1 findings, 2 usage or unreadable input, 3 refused,
 
 \b
 Files are in $PLACET_HOME, or in the XDG folders (~/.config/placet,
-~/.local/share/placet). Completion of commands and keys:
-  eval "$(_PLACET_COMPLETE=bash_source placet)"      (zsh_source, fish_source)
+~/.local/share/placet). To complete commands, options and keys with TAB:
+  placet completion install
 """
 
 
@@ -206,7 +216,16 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run ``placet``."""
+    """Run ``placet``, or answer a shell that completes a command line."""
+    if ASKED in os.environ:
+        # Not by print: a shell that went away must not get a traceback from a late flush.
+        with suppress(OSError):
+            os.write(1, answer(os.environ, cli).encode())
+        return
+    # Imported when needed, as every command is: they cost half of what a TAB may.
+    from placet.cli.output import exit_code, show_error  # noqa: PLC0415
+    from placet.errors import PlacetError  # noqa: PLC0415
+
     try:
         cli(prog_name="placet")
     except PlacetError as e:
