@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import msgspec
-from placet_testing.charters import profile
+from placet_testing.charters import person, profile
 
 from placet.cli.main import cli
 
@@ -131,14 +131,50 @@ def test_differences_as_their_reviewer_sees_them(empty):
     story.check()
 
 
+def test_policies_as_their_author_sees_them(house):
+    """A form that is not filled in, words that mean nothing, what cannot be kept, a birth."""
+    story = Transcript(house, "policies")
+    folder = house.folder
+    house.run("owner", "init", "--label", "phone")
+    house.run("owner", "show", "--out", folder / "phone.json")
+    for name in ("laptop", "m1", "m2", "m3", "g1", "g2"):
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(person(name).signer))
+    team = folder / "team.toml"
+    devices = ("--owner", folder / "phone.json", "--owner", folder / "laptop.json")
+    others = [x for n in ("m1", "m2", "m3") for x in ("--manager", folder / f"{n}.json")]
+    others += [x for n in ("g1", "g2") for x in ("--guardian", folder / f"{n}.json")]
+    story.run("policy", "new", "--preset", "team", *devices, *others, "--out", team)
+    story.run("policy", "check", team, code=2)
+    (folder / "builder.json").write_bytes(msgspec.json.encode(person("platform").signer))
+    story.run("policy", "check", team)
+    text = team.read_text()
+    team.write_text(text.replace("update_policy", "update-policy"))
+    story.run("policy", "check", team, code=2)
+    team.write_text(text.replace("cooldown =", 'immutable = ["owner"]\ncooldown =', 1))
+    story.run("policy", "check", team, code=3)
+    team.write_text(text.replace("update_policy = { managers = true, ", "update_policy = { "))
+    story.run("policy", "check", team, code=1)
+    team.write_text(text)
+    story.run("policy", "simulate", team, "--stolen", "phone")
+    story.run("policy", "simulate", team, "--lost", "m1", "--lost", "m2", code=1)
+    files = ("--vaults", folder / "vaults.json", "--profile", house.profile(1))
+    birth = folder / "birth.json"
+    story.run("key", "new", "notes/data", *files, "--policy", team, "--yes", "--out", birth)
+    house.run("deliver", birth)  # shows six words, which differ from run to run
+    story.run("policy", "explain", "notes")
+    story.run("policy", "simulate", "notes")
+    story.check()
+
+
 def test_help_explains_before_it_asks(empty):
     """The help of every command of this room, so that a change of it is seen."""
     story = Transcript(empty, "help")
     story.run("--help")
-    for group in ("owner", "key", "vault", "evidence", "profile"):
+    for group in ("owner", "policy", "key", "vault", "evidence", "profile"):
         story.run(group, "--help")
     for command in (
         *(("owner", c) for c in ("init", "show")),
+        *(("policy", c) for c in ("new", "check", "explain", "simulate")),
         *(("key", c) for c in ("new", "list", "show", "sync", "add", "forget")),
         *((c,) for c in ("stage", "pending", "revoke", "review", "promote", "retire")),
         *((c,) for c in ("sign", "deliver", "log")),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from msgspec import structs
 from rich.text import Text
 
-from placet.cli.arguments import DURATION, FILE
+from placet.cli.arguments import DURATION, FILE, span
 from placet.cli.files import read_json, vaults_file
 from placet.cli.output import (
     DONE,
@@ -21,9 +23,12 @@ from placet.cli.output import (
     odd,
     reported,
     short,
+    warn,
     when,
 )
 from placet.cli.pen import check_readable, confirm, missing_signatures, send, sign, write_out
+from placet.cli.policy_file import PolicyFile, read_policy
+from placet.cli.policy_words import Names, by_whom
 from placet.cli.reach import Target, all_or_raise, clock, visit
 from placet.cli.settings import Home, KnownKey
 from placet.cli.signers import public_signer
@@ -35,9 +40,14 @@ from placet.client.vaults_file import VaultsFile
 from placet.core.body import BirthBody
 from placet.core.messages import StatusBody
 from placet.core.profile import Profile
-from placet.core.table import PolicyTable
+from placet.core.signer import Threshold, owner_fingerprint
+from placet.core.statement import schema_of
+from placet.core.table import PolicyTable, Rules
 from placet.errors import MalformedError, VerificationError
 from placet.policy.charter import TakenStatement, fold
+from placet.policy.key_policy import rules_of
+from placet.policy.principal import leaves
+from placet.policy.simulate import roads
 from placet.ratls.exchange import VerifiedPeer
 
 SKEW = 300
@@ -60,6 +70,14 @@ SKEW = 300
     required=True,
     metavar="FILE",
     help="Code that may create and open the key (JSON); repeatable.",
+)
+@click.option(
+    "--policy",
+    "rules",
+    type=FILE,
+    metavar="FILE",
+    help="Who owns it and who may do what, as placet policy new writes it (TOML); without it "
+    "the owner of `placet owner show` decides alone.",
 )
 @click.option(
     "--stager",
@@ -86,6 +104,7 @@ def new(  # noqa: PLR0913 - its options
     vaults: Path | None,
     constellation: str | None,
     profiles: tuple[Path, ...],
+    rules: Path | None,
     stagers: tuple[str, ...],
     floor: int,
     expires: int,
@@ -101,38 +120,45 @@ def new(  # noqa: PLR0913 - its options
     The data key itself is made later, by the app, inside its TEE.
 
     \b
-    Example:
+    Examples:
       placet key new notes/data --vaults vaults.json --profile notes-1.json
+      placet key new notes/data --vaults vaults.json --profile notes-1.json --policy team.toml
     """
     home = Home.find()
     owner = home.owner()
     name, file = chosen_vaults(home, vaults, constellation)
+    policy = _policy(rules, stagers, owner.principal)
     body = BirthBody(
         label=label,
         policy=PolicyTable(
-            owner=owner.principal,
-            stagers=tuple(public_signer(s) for s in stagers),
+            **structs.asdict(policy.birth_rules),
             profiles=tuple(read_json(p, Profile, "profile") for p in profiles),
             security_version_floor=floor,
         ),
         vault_set=file.vault_set,
     )
+    principal = body.policy.owner
     _check_new(home, label)
     sent = Composer(now=clock.now(), lifetime=expires).birth(body)
     check_readable(sent)
     fold([TakenStatement(sent=sent)])
-    met = [] if out else _meet(file)
+    met = [] if out else _meet(file, schema_of(sent.statement))
     facts = [
         *_vault_facts(file, met),
         *_birth_facts(body),
         ("open until", when(clock.now() + expires)),
     ]
+    if not as_json and owner_fingerprint(principal) != owner.fingerprint:
+        warn(
+            f"the owner in {rules} has the fingerprint {owner_fingerprint(principal)}, which "
+            "the app's config must name: it is not that of placet owner show"
+        )
     confirm(f"Birth of key {label}", facts, sent, yes=yes, quiet=as_json)
-    signed = sign(sent, owner.key, owner.principal)
+    signed = sign(sent, owner.key, principal)
     home.add_constellation(name, file)
     known = KnownKey(key=signed.digest, label=label, constellation=name, birth=signed.signed())
     home.remember(known)
-    lacking = missing_signatures(signed, owner.principal)
+    lacking = missing_signatures(signed, principal)
     if out is not None or lacking is not None:
         path = out or Path(f"birth-{short(signed.digest)}.json")
         return write_out(signed, path, home, as_json=as_json, lacking=lacking)
@@ -140,7 +166,27 @@ def new(  # noqa: PLR0913 - its options
     if code == DONE and not as_json:
         answer(Text.assemble("key id: ", (signed.digest, "bold")))
         hint("start the app with this key id: it creates the data key at its first boot")
+    if policy.rules.auto_migrate is not None and not as_json:
+        hint(
+            f"placet key auto-migrate on {shlex.quote(label)} --policy {shlex.quote(str(rules))}"
+            "   (the clause: a key is born without one)"
+        )
     return code
+
+
+def _policy(path: Path | None, stagers: tuple[str, ...], owner: Threshold) -> PolicyFile:
+    """Return the rules of a policy file; without one, those of the owner alone."""
+    if path is None:
+        signers = tuple(public_signer(s) for s in stagers)
+        return PolicyFile(path=Path(), rules=Rules(owner=owner, stagers=signers), unused=())
+    if stagers:
+        raise MalformedError(
+            "--policy and --stager both say who puts versions forward",
+            f"Name stagers in {path}: stagers = [...]",
+        )
+    file = read_policy(path)
+    file.check()
+    return file
 
 
 def _check_new(home: Home, label: str) -> None:
@@ -166,8 +212,8 @@ def chosen_vaults(home: Home, vaults: Path | None, name: str | None) -> tuple[st
     return chosen, home.constellation(chosen)
 
 
-def _meet(file: VaultsFile) -> list[tuple[VerifiedPeer, StatusBody]]:
-    """Attest every vault live, and hear which schemas it takes and what time it has."""
+def _meet(file: VaultsFile, schema: int) -> list[tuple[VerifiedPeer, StatusBody]]:
+    """Attest every vault live, and hear whether it takes this schema and what time it has."""
 
     async def one(vault: VaultClient) -> tuple[VerifiedPeer, StatusBody]:
         return await vault.meet(), await vault.status(os.urandom(32))
@@ -177,8 +223,11 @@ def _meet(file: VaultsFile) -> list[tuple[VerifiedPeer, StatusBody]]:
 
     met = visit(file.vault_set, file.trust, everyone, "verifying vaults")
     for _, status in met:
-        if 1 not in status.schemas:
-            raise VerificationError(f"vault {status.vault} takes no statement of schema 1")
+        if schema not in status.schemas:
+            raise VerificationError(
+                f"vault {status.vault} takes no statement of schema {schema}",
+                "Choose vaults of a newer release, or rules that use less of it.",
+            )
     return met
 
 
@@ -201,13 +250,34 @@ def _vault_facts(file: VaultsFile, met: Sequence[tuple[VerifiedPeer, StatusBody]
 
 
 def _birth_facts(body: BirthBody) -> list[Fact]:
-    owner = body.policy.owner
-    facts: list[Fact] = [
-        ("owner", f"{', '.join(s.label for s in owner.of)}; must sign: {owner.threshold}"),
-        ("stagers", ", ".join(s.label for s in body.policy.stagers) or "the owner only"),
+    facts = [
+        *_rules_facts(body),
         ("floor", f"security version {body.policy.security_version_floor}"),
     ]
     for profile in body.policy.profiles:
         first, *rest = tee_facts(profile)
         facts += [("lets in", first[1]), *((f"  {name}", value) for name, value in rest)]
     return facts
+
+
+def _rules_facts(body: BirthBody) -> list[Fact]:
+    rules, owner = rules_of(body.policy), body.policy.owner
+    if rules == Rules(owner=owner, stagers=rules.stagers) and owner.of == leaves(owner):
+        return [
+            ("owner", f"{', '.join(s.label for s in leaves(owner))}; must sign: {owner.threshold}"),
+            ("stagers", ", ".join(s.label for s in rules.stagers) or "the owner only"),
+        ]
+    names = Names.of(rules)
+    acts: list[Fact] = [
+        (
+            f"  {road.deed}",
+            f"{by_whom(road)}; waits: {names.waits(road, rules)}; counts {span(road.lifetime)}",
+        )
+        for road in roads(rules)
+    ]
+    return [
+        *names.facts(rules),
+        *acts,
+        ("fixed for life", ", ".join(rules.immutable) or "nothing"),
+        ("cool-down", f"a device added later counts after {span(rules.cooldown)}"),
+    ]

@@ -106,7 +106,13 @@ def _show_today(policy: KeyPolicy | None) -> None:
         return
     alive = [a for a in policy.approvals if in_force(policy, a)]
     rows: list[tuple[Cell, ...]] = [
-        (short(a.code), a.profile.app, a.profile.security_version, when(a.until)) for a in alive
+        (
+            short(a.code),
+            a.profile.app,
+            a.profile.security_version,
+            when(a.until) if a.until else "no end",
+        )
+        for a in alive
     ]
     columns = ("code", "app", "security version", "until")
     show_table("Who could read these data today?", columns, rows)
