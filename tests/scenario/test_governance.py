@@ -55,8 +55,9 @@ from placet.errors import (
     PolicyDeniedError,
     UnrepairableError,
 )
-from placet.policy.charter import TakenStatement, fold, receipt_of
+from placet.policy.charter import TakenStatement, fold
 from placet.policy.key_policy import KeyPolicy
+from placet.policy.receipts import receipt_of
 from placet.vault.keys import charter_of
 
 V1, V2, V3 = profile(1), profile(2), profile(3)

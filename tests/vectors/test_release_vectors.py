@@ -13,6 +13,7 @@ from placet.core.encoding import decode, encode
 from placet.core.messages import CourierItem, Taken
 from placet.core.signer import Signer
 from placet.core.statement import Birth, SignedStatement, open_statement
+from placet.core.table import Rules
 from placet.errors import ApprovalExpiredError
 from placet.policy.charter import Courier, TakenStatement, fold, take
 from placet.policy.principal import check_principal
@@ -75,6 +76,9 @@ def expected(release: Path, policy) -> None:
         {"code": a.code, "statement": a.statement, "until": a.until} for a in policy.approvals
     ]
     assert approvals == frozen["approvals"]
+    if "rules" in frozen:
+        assert policy.rules == decode(encode(frozen["rules"]), Rules)
+        assert policy.deleted is frozen["deleted"]
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda r: r.name)
@@ -89,6 +93,9 @@ def test_released_charter_is_taken_long_after(release):
     brought = couriers(release)
     policy, new = take(None, brought, now=LONG_AFTER)
     expected(release, policy)
+    # Delays that statements began count from the latest time of those who vouch.
+    since = load(release, "charter.json")["policy"].get("promote_from", 0)
+    assert policy.promote_from == since
     assert len(new) == len(brought)
     fewer = [Courier(sent=c.sent, receipts=c.receipts[:2]) for c in brought]
     with pytest.raises(ApprovalExpiredError):

@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from placet.core.dsse import Signed, open_signed
-from placet.core.encoding import decode, unb64
-from placet.core.messages import Taken
+from placet.core.dsse import Signed
 from placet.core.profile import VaultSet
 from placet.core.statement import (
     Birth,
@@ -29,12 +27,12 @@ from placet.errors import (
     ApprovalExpiredError,
     ConflictError,
     MalformedError,
-    VerificationError,
 )
 from placet.policy.authority import signers_of, wait_of, ways
 from placet.policy.governance import follow
 from placet.policy.key_policy import KeyPolicy, birth_of
 from placet.policy.oidc import VerifiedToken
+from placet.policy.receipts import receipt_of, taken_at, vouching
 from placet.policy.signers import verify_signatures
 from placet.policy.timing import check_delays, check_place, seen_waiting, without_young
 
@@ -240,21 +238,6 @@ def replay(sents: Sequence[UntrustedStatement]) -> KeyPolicy:
     return policy
 
 
-def taken_at(own: int, others: Iterable[int], k: int) -> int:
-    """Return from when on delays count that a statement begins.
-
-    Where k vaults took it before, the latest of their times: at least one of k is honest,
-    so that is no earlier than a true one (as good as the clocks of k vaults).
-
-    Args:
-        own: When this vault took it, in Unix seconds.
-        others: When those did whose receipts came with it.
-        k: Of the vault set in force before it.
-    """
-    times = sorted(others)
-    return min(own, times[-1]) if len(times) >= k else own
-
-
 def effective_at(statement: Chained, vault_set: VaultSet) -> int:
     """Return at how many vaults a statement is effective (I12).
 
@@ -351,22 +334,4 @@ def _vault_set(before: KeyPolicy | None, sent: UntrustedStatement) -> VaultSet:
 
 def _receipts(before: KeyPolicy | None, courier: Courier) -> dict[str, Signed]:
     """Return the receipts that hold, by vault of the set in force before the statement."""
-    vouching: dict[str, Signed] = {}
-    for receipt in courier.receipts:
-        for vault in _vault_set(before, courier.sent).ids:
-            try:
-                taken = open_signed(receipt, Taken, vault=vault)
-            except (VerificationError, MalformedError):
-                continue
-            if (taken.vault, taken.key, taken.statement) == (
-                vault,
-                courier.sent.key,
-                courier.sent.digest,
-            ):
-                vouching.setdefault(vault, receipt)
-    return vouching
-
-
-def receipt_of(receipt: Signed) -> Taken:
-    """Return what a receipt says whose signature was checked before."""
-    return decode(unb64(receipt.payload), Taken)
+    return vouching(_vault_set(before, courier.sent), courier.sent, courier.receipts)

@@ -10,8 +10,9 @@ from placet.core.limits import MAX_RECORD
 from placet.core.messages import CourierItem
 from placet.core.statement import open_statement
 from placet.errors import KeyNotBornError
-from placet.policy.charter import TakenStatement, fold, receipt_of, taken_at
+from placet.policy.charter import TakenStatement, fold
 from placet.policy.key_policy import KeyPolicy, birth_of
+from placet.policy.receipts import receipt_of, taken_at
 from placet.storage.store import Store
 from placet.vault.records import KeyRecord
 
