@@ -27,7 +27,7 @@ PAGES = [p for p in sorted(ROOT.rglob("*.md")) if not SKIPPED & set(p.relative_t
 STEPS = {
     **dict.fromkeys([("02", n) for n in (4, 6, 8, 9)], "attest/verify/*.py"),
     ("03", 2): "policy/webauthn.py",
-    ("03", 3): "policy/charter.py",
+    ("03", 3): "policy/[bc][rh]a*.py",
     ("03", 4): "policy/key_policy.py",
     ("03", 5): "policy/[gm]a*.py",
     **dict.fromkeys([("04", n) for n in (2, 4, 5, 6)], "sharing/*.py"),

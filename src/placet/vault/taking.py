@@ -25,7 +25,8 @@ from placet.errors import (
     PlacetError,
     RateLimitedError,
 )
-from placet.policy.charter import Courier, TakenStatement, change_branch, check_child, take, unknown
+from placet.policy.branches import change_branch, check_child
+from placet.policy.charter import Courier, TakenStatement, take, unknown
 from placet.policy.key_policy import KeyPolicy
 from placet.storage.store import Put
 from placet.vault.keys import KeyState, charter_of, record_name
