@@ -31,7 +31,7 @@ def check_principal(threshold: Threshold) -> None:
         signer_key_check(signer)
     if len({signer_identity(signer) for signer in signers}) != len(signers):
         raise MalformedError("principal names a signer twice: it would count twice")
-    if len(signers) == 1 and _on_page(signers[0]):
+    if alone_on_page(threshold, frozenset(map(signer_id, signers))):
         raise UnrepairableError(
             f"principal {threshold.label!r} is one passkey on a page that others serve: alone "
             "it can do nothing at once",
@@ -74,19 +74,22 @@ def satisfied(threshold: Threshold, signed: frozenset[str]) -> bool:
 
 
 def alone_on_page(threshold: Threshold, signed: frozenset[str]) -> bool:
-    """Return whether the only one of a principal who signed did so on a page of others."""
-    signers = [s for s in leaves(threshold) if signer_id(s) in signed]
-    return len(signers) == 1 and _on_page(signers[0])
+    """Return whether the only one of a principal who signed did so on a page of others.
+
+    An identity beside it is no second one: page and provider may be in one hand.
+    """
+    signers = [
+        s for s in leaves(threshold) if signer_id(s) in signed and not isinstance(s, OidcSigner)
+    ]
+    return (
+        len(signers) == 1 and isinstance(signers[0], PasskeySigner) and signers[0].screen == "page"
+    )
 
 
 def any_of(threshold: Threshold, label: str) -> Threshold:
     """Return the principal that any one signer of this one is, identity providers apart."""
     own = tuple(s for s in leaves(threshold) if not isinstance(s, OidcSigner))
     return Threshold(label=label, threshold=1, of=own)
-
-
-def _on_page(signer: Signer) -> bool:
-    return isinstance(signer, PasskeySigner) and signer.screen == "page"
 
 
 def _leaves(threshold: Threshold) -> Iterator[Signer]:
