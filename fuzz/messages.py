@@ -13,6 +13,7 @@ import msgspec
 from harness import attempt, parts, target, trust
 from placet_testing import charters
 from placet_testing.amd import NOW
+from placet_testing.oidc_provider import SoftwareProvider
 from placet_testing.passkey import SoftwarePasskey
 
 from placet.attest.produce import Description
@@ -27,12 +28,14 @@ from placet.core.limits import MAX_STATEMENT
 from placet.core.logentry import LogEntry
 from placet.core.manifest import KeyManifest, check_manifest
 from placet.core.profile import Profile, check_profile
-from placet.core.signer import PasskeySignature, signer_id
+from placet.core.signer import OidcSignature, PasskeySignature, signer_id
 from placet.core.statement import Birth, SignedStatement, UntrustedStatement, open_statement
 from placet.errors import UnavailableError, from_problem
 from placet.policy.charter import Courier, replay, take
+from placet.policy.oidc import verify_enrolment, verify_id_token
 from placet.policy.pending import check_stage
 from placet.policy.principal import check_principal, leaves
+from placet.policy.provider import Provider
 from placet.policy.signers import signer_key_check
 from placet.policy.webauthn import parse_cose_key, verify_assertion
 from placet.ratls.certificate import WITH_EVIDENCE, PeerCertificate, parse_certificate
@@ -212,6 +215,25 @@ def passkey(data: bytes) -> None:
             signature=signature,
         )
         attempt(functools.partial(verify_assertion, key.signer, assertion, CHALLENGE))
+
+
+PROVIDER = SoftwareProvider(kid="ed", algorithm="EdDSA")
+IDENTITY_THERE = PROVIDER.signer()
+
+
+@target
+def id_token(data: bytes) -> None:
+    """Read an ID token as it came; and a header and a payload that the provider signed."""
+    header, payload = parts(data, 2)
+    asked: dict[str, Any] = {"nonce": CHALLENGE, "issued_at": NOW, "expires_at": NOW + 600}
+    there = Provider(issuer=PROVIDER.issuer, audience=PROVIDER.audience, jwks=IDENTITY_THERE.jwks)
+    tokens = [data.decode("latin-1"), PROVIDER.jws(payload), PROVIDER.jws(payload, header)]
+    for token in tokens:
+        sent = OidcSignature(signer=signer_id(IDENTITY_THERE), token=token)
+        attempt(
+            functools.partial(verify_id_token, IDENTITY_THERE, sent, **asked),
+            functools.partial(verify_enrolment, there, token, label="x", **asked),
+        )
 
 
 # --- what vaults sign -------------------------------------------------------------------------

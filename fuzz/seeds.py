@@ -33,6 +33,7 @@ from placet_testing import amd as amd_lab
 from placet_testing import charters
 from placet_testing.amd import NOW
 from placet_testing.nitro import Nitro, indefinite
+from placet_testing.oidc_provider import text
 from placet_testing.passkey import authenticator_data, client_data
 
 from placet.client.signing import promote_body
@@ -262,6 +263,18 @@ def passkeys() -> Iterator[tuple[str, bytes]]:
         yield "passkey", key.cose
 
 
+def tokens() -> Iterator[tuple[str, bytes]]:
+    """Yield ID tokens whole, and headers and payloads to be signed."""
+    there = messages.PROVIDER
+    honest = there.claims(messages.CHALLENGE, NOW)
+    yield "id-token", there.jws(text(honest)).encode()
+    yield "id-token", there.jws(text(honest), text({"alg": "none", "jwk": {}})).encode()
+    header = text({"alg": "EdDSA", "typ": "JWT", "kid": "ed"})
+    more = {"aud": [there.audience], "azp": there.audience, "nbf": NOW, "roles": {"a": [None]}}
+    for claims in (honest, honest | more, honest | {"exp": True, "nbf": "\ud800", "sub": 1}):
+        yield "id-token", join(header, text(claims))
+
+
 def vaults() -> Iterator[tuple[str, bytes]]:
     """Yield what vaults sign and answer."""
     shares = tuple(
@@ -318,7 +331,7 @@ def main() -> None:
     (ROOTS / "intel.pem").write_text(PKI.pck.pem + PKI.ca.pem + PKI.root.pem)
     (ROOTS / "amd.der").write_bytes(AMD.ark.der)
     (ROOTS / "aws.der").write_bytes(AWS.parties["root"].der)
-    all_of_them = (intel, amd, aws, frames, certificates, statements, passkeys, vaults)
+    all_of_them = (intel, amd, aws, frames, certificates, statements, passkeys, tokens, vaults)
     print(sum(write(corpus, made()) for made in all_of_them), "seeds")
 
 

@@ -161,7 +161,7 @@ def test_enrolment_is_as_strict_as_an_approval(token):
 # --- hostile tokens -------------------------------------------------------------------------
 
 
-# @pytest.mark.req("R5.4")
+@pytest.mark.req("R5.4")
 def test_a_flood_of_unknown_kids_costs_neither_memory_nor_time():
     """Nothing is remembered of them, and no signature is verified for them."""
     header = text({"alg": "ES256", "kid": "k1"})
@@ -317,7 +317,7 @@ def principals(draw, depth: int = 3) -> Threshold:
     return Threshold(label="owner", threshold=draw(st.integers(1, len(of))), of=of)
 
 
-# @pytest.mark.req("R5.1")
+@pytest.mark.req("R5.1")
 @given(principals())
 def test_no_principal_that_may_be_written_is_satisfied_by_tokens(threshold):
     """Checked when it is written; whoever holds the provider's key signs as all of them."""
@@ -350,7 +350,7 @@ ROLES = {
 }
 
 
-# @pytest.mark.req("R5.1")
+@pytest.mark.req("R5.1")
 @pytest.mark.parametrize("role", ROLES.values(), ids=ROLES.keys())
 @pytest.mark.parametrize("principal", ALONE.values(), ids=ALONE.keys())
 def test_who_could_be_a_provider_alone_is_refused_in_every_role(principal, role):
@@ -361,7 +361,7 @@ def test_who_could_be_a_provider_alone_is_refused_in_every_role(principal, role)
         take(None, [Courier(sent=sent)], now=NOW + 60)
 
 
-# @pytest.mark.req("R5.1")
+@pytest.mark.req("R5.1")
 @pytest.mark.parametrize("principal", ALONE.values(), ids=ALONE.keys())
 def test_who_could_be_a_provider_alone_gets_into_no_clause(principal):
     """Nor may such a one promote in the owner's place."""
@@ -430,7 +430,7 @@ def forged_everything():
 POLICY, FORGED = forged_everything()
 
 
-# @pytest.mark.req("R5.1")
+@pytest.mark.req("R5.1")
 @pytest.mark.parametrize(("policy", "sent"), FORGED.values(), ids=FORGED.keys())
 def test_with_the_providers_key_no_statement_is_approved(policy, sent):
     """Tokens of every identity that the policy names, by whoever holds the provider's key."""
@@ -441,7 +441,7 @@ def test_with_the_providers_key_no_statement_is_approved(policy, sent):
     assert not isinstance(refusal.value, ApprovalExpiredError)
 
 
-# @pytest.mark.req("R5.1")
+@pytest.mark.req("R5.1")
 def test_the_same_statement_with_the_key_beside_it_is_taken():
     """The table above refuses for want of a key, and for nothing else."""
     sent = FORGED["retire"][1]
@@ -449,8 +449,7 @@ def test_the_same_statement_with_the_key_beside_it_is_taken():
     assert after.version == POLICY.version + 1
 
 
-# @pytest.mark.req("R5.1")
-@pytest.mark.xfail(reason="alone_on_page counts an identity as a second signer of the owner")
+@pytest.mark.req("R5.1")
 def test_a_passkey_on_a_page_and_a_provider_are_no_two_people():
     """Page and provider may be in one hand: the page lies, and the token is forged."""
     page = SoftwarePasskey(name="page", screen="page").signer
@@ -460,7 +459,7 @@ def test_a_passkey_on_a_page_and_a_provider_are_no_two_people():
     assert not alone_on_page(both, frozenset(map(signer_id, (page, KEY.signer))))
 
 
-# @pytest.mark.req("R5.4")
+@pytest.mark.req("R5.4")
 def test_what_signs_for_an_identity_is_a_token_and_nothing_else():
     """A signature of another kind under its id refuses the whole."""
     mine = KEY.sign(BIRTH).signatures[0]

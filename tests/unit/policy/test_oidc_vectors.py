@@ -59,7 +59,7 @@ def test_honest_token_holds(case):
     assert verify(case) == VerifiedToken(until=case["until"], jwk=case["jwk"])
 
 
-# @pytest.mark.req("R5.4")
+@pytest.mark.req("R5.4")
 @pytest.mark.parametrize("case", named(TOKENS["refused"]))
 def test_token_is_refused(case):
     """Each for the reason that it was made for, with an error that can travel."""
@@ -75,7 +75,7 @@ def test_token_is_refused(case):
     assert not [part for part in parts if part in said]
 
 
-# @pytest.mark.req("R5.4")
+@pytest.mark.req("R5.4")
 def test_the_vectors_hold_every_attack_of_the_list():
     """THREATS R5.4, by the names of the vectors."""
     names = {case["name"] for case in TOKENS["refused"]}
