@@ -71,7 +71,7 @@ class Connection:
             link.lose_request = max(0, link.lose_request - 1)
             self.close()
             raise UnavailableError("peer closed the connection")
-        status, answer = await _serve(link.bench, self.peer.peer, method, path, body)
+        status, answer = await serve_once(link.bench, self.peer.peer, method, path, body)
         if link.after is not None and (waited := link.after(path)) is not None:
             await waited
         if link.lose_answer:
@@ -146,7 +146,10 @@ def memory_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-async def _serve(bench: Bench, end: Any, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+async def serve_once(
+    bench: Bench, end: Any, method: str, path: str, body: bytes
+) -> tuple[int, bytes]:
+    """Have a vault's application answer one request; return status and body."""
     route, _, query = path.partition("?")
     scope = {
         "type": "http",
