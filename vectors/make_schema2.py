@@ -80,6 +80,8 @@ def story() -> list[tuple[Json, tuple[str, ...]]]:
         "update-policy",
         {"policy": RULES | {"auto_migrate": CLAUSE}, "reason": "hands off"},
         "token",
+        "m2",
+        "m3",
     )
     add("promote", make.promote_body(make.tdx_profile(2), auto=clause), "platform")
     add("promote", make.promote_body(make.tdx_profile(3)), "phone", "m1", "m3", schema=1)

@@ -42,7 +42,7 @@ from placet.core.messages import ReleaseRequest, StageRequest, TakeAnswer
 from placet.core.profile import code_id
 from placet.core.signer import signer_id
 from placet.core.statement import UntrustedStatement, compose, open_statement
-from placet.core.table import clause_digest
+from placet.core.table import Acts, clause_digest
 from placet.errors import (
     ApprovalError,
     ApprovalExpiredError,
@@ -184,6 +184,27 @@ def test_one_key_one_role(changes: dict[str, object]) -> None:
     """Who proposes never co-signs; who watches or guards decides nothing else."""
     with pytest.raises(MalformedError):
         written(**changes)
+
+
+TAKEN_FROM_THEM = {
+    "their rows": {"acts": Acts()},
+    "their seats": {"managers": None, "acts": Acts()},
+    "others in their seats": {"managers": some("managers", 1, "owner2")},
+    "a clause that promotes without them": {"auto_migrate": CLAUSE},
+}
+
+
+@pytest.mark.req("R5.9")
+@pytest.mark.parametrize("changes", TAKEN_FROM_THEM.values(), ids=TAKEN_FROM_THEM)
+def test_the_owner_alone_takes_nothing_from_the_managers(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """Where they co-sign promotes alone, they co-sign what would end that as well."""
+    story = governed(tmp_path, acts=co_signed("promote"))
+    refused(story, update(story, "owner", "spare", **changes), ApprovalError)
+    story.take(update(story, "owner", stager_quota=3))
+    story.take(update(story, "owner", "m1", "m2", **changes))
+    story.close()
 
 
 # --- replay (R5.3) ----------------------------------------------------------------------------

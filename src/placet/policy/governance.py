@@ -39,7 +39,7 @@ from placet.policy.key_policy import (
     retired,
 )
 from placet.policy.principal import check_principal, leaves
-from placet.policy.rules import check_rules, check_succession
+from placet.policy.rules import ACTS, check_rules, check_succession
 
 
 def follow(policy: KeyPolicy | None, sent: UntrustedStatement, *, at: int) -> KeyPolicy:
@@ -95,8 +95,19 @@ def _check_lifetime(policy: KeyPolicy | None, sent: UntrustedStatement) -> None:
 
 def acts_for(policy: KeyPolicy | None, sent: UntrustedStatement) -> tuple[Act, ...]:
     """Return the rows of the policy's table that a statement falls under."""
+    if policy is None:
+        return ()
     names = _acts.get(type(sent.statement), ())
-    return tuple(getattr(policy.rules.acts, name) for name in names) if policy else ()
+    if isinstance(sent.statement, UpdatePolicy) and _shifts(policy.rules, sent.statement):
+        names = ACTS
+    return tuple(getattr(policy.rules.acts, name) for name in names)
+
+
+def _shifts(old: Rules, statement: UpdatePolicy) -> bool:
+    """Return whether an update changes who may decide about other acts than itself."""
+    new = statement.body.policy
+    clause = new.auto_migrate is not None and new.auto_migrate != old.auto_migrate
+    return clause or (new.acts, new.managers) != (old.acts, old.managers)
 
 
 def _promoted(policy: KeyPolicy, statement: Promote, digest: str) -> KeyPolicy:
@@ -242,11 +253,11 @@ _rules: dict[type, Callable[..., KeyPolicy]] = {
     Merge: _merged,
     Delete: lambda policy, it, *_: _deleted(policy, it),
 }
-# A merge may let in, shut out and change the rules, all at once.
+# A merge may do anything at once.
 _acts: dict[type, tuple[ActName, ...]] = {
     Promote: ("promote",),
     Retire: ("retire",),
     UpdatePolicy: ("update_policy",),
-    Merge: ("promote", "retire", "update_policy"),
+    Merge: ACTS,
     Delete: ("delete",),
 }

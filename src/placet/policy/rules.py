@@ -123,12 +123,12 @@ def _check_repairable(rules: Rules) -> None:
             "Leave owner out of the immutable fields.",
         )
     managers = rules.managers
-    if managers is None or not rules.acts.update_policy.managers:
+    if managers is None or not any(getattr(rules.acts, name).managers for name in ACTS):
         return
     lone = indispensable(managers)
     if "managers" in rules.immutable and lone:
         raise UnrepairableError(
-            f"managers are fixed for life and must sign every update: the loss of "
+            f"managers are fixed for life and must co-sign: the loss of "
             f"{lone[0].label!r} would freeze the key",
             "Let any m of more than m managers sign, or leave managers changeable.",
         )
