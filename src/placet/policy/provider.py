@@ -36,11 +36,7 @@ def check_provider(provider: Provider) -> None:
         MalformedError: The issuer is no plain https URL, the audience is no text, two keys
             have one ``kid``, or a key is unfit.
     """
-    if _issuer.fullmatch(provider.issuer) is None:
-        raise MalformedError(
-            f"issuer {provider.issuer[:200]!r} is no https URL without query, fragment and user",
-            "Write it exactly as the provider does; http is for localhost and 127.0.0.1 only.",
-        )
+    check_issuer(provider.issuer)
     check_text("audience", provider.audience)
     kids = [jwk.kid for jwk in provider.jwks]
     if not 1 <= len(kids) <= MAX_JWKS:
@@ -51,6 +47,15 @@ def check_provider(provider: Provider) -> None:
         raise MalformedError(f"two keys of provider {provider.issuer} have one kid")
     for jwk in provider.jwks:
         check_jwk(jwk)
+
+
+def check_issuer(issuer: str) -> None:
+    """Refuse an issuer that is no plain https URL (or http on this machine)."""
+    if len(issuer) > MAX_LABEL or _issuer.fullmatch(issuer) is None:
+        raise MalformedError(
+            f"issuer {issuer[:MAX_LABEL]!r} is no https URL without query, fragment and user",
+            "Write it exactly as the provider does; http is for localhost and 127.0.0.1 only.",
+        )
 
 
 def check_text(name: str, text: str) -> None:

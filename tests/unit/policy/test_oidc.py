@@ -400,7 +400,8 @@ def forged_everything():
     hands_off = composer().update(
         policy, msgspec.structs.replace(policy.rules, auto_migrate=clause), "hands off"
     )
-    charter = [PROVIDER.sign(birth), PROVIDER.sign(signed(hands_off))]
+    agreed = PROVIDER.sign(PROVIDER.sign(signed(hands_off, "owner", "m1")), "second")
+    charter = [PROVIDER.sign(birth), agreed]
     policy = replay(charter)
     pen = composer(NOW + 60)
     left = pen.retire(policy, code_id(profile(1)), "left")
