@@ -6,7 +6,7 @@ from placet.cli.arguments import span
 from placet.cli.output import Cell, Fact, answer, odd, print_json, show_facts, show_table, when
 from placet.cli.policy_file import everyone
 from placet.cli.policy_subject import Subject
-from placet.cli.policy_words import MEANING, ROLES, by_whom, kind
+from placet.cli.policy_words import MEANING, ROLES, by_whom, kind, listed
 from placet.core.signer import Signer, signer_id
 from placet.core.table import Rules
 from placet.policy.simulate import Road, roads
@@ -88,7 +88,7 @@ def _facts(subject: Subject) -> list[Fact]:
     ]
     clause = rules.auto_migrate
     if clause is not None:
-        delay, changes = span(clause.delay), " and ".join(clause.changes)
+        delay, changes = span(clause.delay), listed(clause.changes)
         facts += [
             ("auto-migrate", f"{clause.budget} uses until {when(clause.expires_at)}"),
             ("", f"each {delay} after it was signed; may change {changes}"),

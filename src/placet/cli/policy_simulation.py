@@ -25,8 +25,9 @@ from placet.cli.output import (
 )
 from placet.cli.policy_subject import Subject
 from placet.cli.policy_theft import Theft, show_theft, theft_document
-from placet.cli.policy_words import MEANING, waiting
+from placet.cli.policy_words import MEANING, listed, waiting
 from placet.policy.key_policy import KeyPolicy
+from placet.policy.principal import leaves
 from placet.policy.simulate import Deed, Option, Options, Road, mend, options, roads
 
 
@@ -78,7 +79,7 @@ def show_simulated(subject: Subject, found: Answer, *, as_json: bool) -> int:
     _show_today(subject.policy)
     title = "Who could change that?"
     if found.lost:
-        title = f"Who could change that, without {' and '.join(found.lost)}?"
+        title = f"Who could change that, without {listed(found.lost)}?"
     show_table(
         title,
         ("act", "which", "together these", "waits", "can say no meanwhile"),
@@ -100,7 +101,7 @@ def _show_today(policy: KeyPolicy | None) -> None:
             [
                 ("code", "what the birth names (placet key new --profile), inside its TEE"),
                 ("with", "any k of the n vaults that the birth names (--vaults)"),
-                ("nobody else", "no signer, platform or vault operator holds the data key"),
+                ("nobody else", "no signer, no platform; only k vaults that are bad together"),
             ]
         )
         return
@@ -120,7 +121,8 @@ def _show_today(policy: KeyPolicy | None) -> None:
     if not alive or policy.deleted:
         answer("no code is let in: nobody")
         return
-    answer(f"this code alone, inside its TEE, with any {k} of the {n} vaults")
+    answer(f"this code inside its TEE, with any {k} of the {n} vaults")
+    answer(f"nobody else: no signer, no platform; only {k} vaults that are bad together")
 
 
 def _rows(subject: Subject, found: Answer) -> list[tuple[Cell, ...]]:
@@ -150,7 +152,7 @@ def _group(subject: Subject, option: Option, deeds: list[Deed]) -> tuple[Cell, C
 
 
 def _mended(subject: Subject, found: Answer) -> Text:
-    rules, lost = subject.rules, " and ".join(found.lost)
+    rules, lost = subject.rules, listed(found.lost)
     if found.repair is None:
         return bad(f"{lost} cannot be replaced by anybody: the rules stay as they are for ever")
     if found.repair.deed == "recover" and rules.guardians is not None:
@@ -158,7 +160,9 @@ def _mended(subject: Subject, found: Answer) -> Text:
             f"{lost} can be replaced: guardians put a new owner in place after "
             f"{span(rules.guardians.delay)}, who can promote {span(rules.guardians.cooldown)} later"
         )
-    added = f"; a new device of the owner's counts after {span(rules.cooldown)}"
+    owners = subject.names.all(leaves(rules.owner))
+    counts = f"; a new device counts after {span(rules.cooldown)}"
+    added = counts if set(owners) & set(found.lost) else ""
     return good(f"{lost} can be replaced by update_policy, as above{added}")
 
 

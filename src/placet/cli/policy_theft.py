@@ -9,7 +9,7 @@ from rich.text import Text
 from placet.cli.output import Cell, answer, bad, good, odd, show_table
 from placet.cli.policy_file import everyone
 from placet.cli.policy_subject import Subject
-from placet.cli.policy_words import MEANING, waiting
+from placet.cli.policy_words import MEANING, listed, waiting
 from placet.core.signer import signer_id
 from placet.policy.simulate import (
     Approach,
@@ -88,7 +88,7 @@ class Theft:
 
 def show_theft(subject: Subject, theft: Theft) -> None:
     """Print what a thief could do."""
-    names, who = subject.names, " and ".join(theft.stolen)
+    names, who = subject.names, listed(theft.stolen)
     rows: list[tuple[Cell, ...]] = [
         (
             road.deed,
@@ -151,7 +151,7 @@ def _said(subject: Subject, approach: Approach) -> Text:
 
 
 def _taken_out(subject: Subject, theft: Theft) -> Text:
-    names, who = subject.names, " and ".join(theft.stolen)
+    names, who = subject.names, listed(theft.stolen)
     if theft.repair is None:
         return bad(f"{who} cannot be taken out of the rules by the others")
     road, rest = theft.repair

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from placet.cli.arguments import span
@@ -85,12 +85,10 @@ class Names:
         if not isinstance(part, Threshold):
             return self.one(part)
         said = [self._within(p) for p in part.of]
-        if len(said) == 1:
-            return said[0]
         if part.threshold == len(said):
-            return f"{', '.join(said[:-1])} and {said[-1]}"
+            return listed(said)
         if part.threshold == 1:
-            return f"{', '.join(said[:-1])} or {said[-1]}"
+            return listed(said, "or")
         return f"{part.threshold} of {', '.join(said)}"
 
     def facts(self, rules: Rules) -> list[Fact]:
@@ -106,7 +104,7 @@ class Names:
         if road.delay:
             return span(road.delay)
         pages = self.pages(road)
-        return f"1d if {' or '.join(pages)} signs alone" if pages else "no"
+        return f"1d if {listed(pages, 'or')} signs alone" if pages else "no"
 
     def pages(self, road: Road) -> list[str]:
         """Return the owner's signers who are enough alone, and wait since a page shows them."""
@@ -138,6 +136,11 @@ def kind(signer: Signer) -> str:
         return f"identity at {signer.issuer}"
     where = "on a page of others" if signer.screen == "page" else "on a screen of its own"
     return f"passkey for {signer.rp_id}, {where}"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as a sentence has them."""
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def waiting(seconds: int) -> str:
