@@ -179,9 +179,9 @@ def _decide(  # noqa: PLR0917 - what is decided, and how
     # What no vault would take is refused before anybody is asked.
     check_readable(sent)
     fold([*found.taken, TakenStatement(sent=sent)])
-    confirm(how.title, facts, sent, yes=how.yes, quiet=how.as_json)
+    shown = confirm(how.title, facts, sent, yes=how.yes, quiet=how.as_json)
     owner = found.policy.owner
-    signed = sign(sent, home.owner().key, owner)
+    signed = sign(sent, home.owner().key, owner, shown)
     lacking = missing_signatures(signed, owner)
     if how.out is not None or lacking is not None:
         out = how.out or Path(f"statement-{short(signed.digest)}.json")

@@ -153,8 +153,8 @@ def new(  # noqa: PLR0913 - its options
             f"the owner in {rules} has the fingerprint {owner_fingerprint(principal)}, which "
             "the app's config must name: it is not that of placet owner show"
         )
-    confirm(f"Birth of key {label}", facts, sent, yes=yes, quiet=as_json)
-    signed = sign(sent, owner.key, principal)
+    shown = confirm(f"Birth of key {label}", facts, sent, yes=yes, quiet=as_json)
+    signed = sign(sent, owner.key, principal, shown)
     home.add_constellation(name, file)
     known = KnownKey(key=signed.digest, label=label, constellation=name, birth=signed.signed())
     home.remember(known)

@@ -9,60 +9,55 @@ import msgspec
 from rich.text import Text
 
 from placet.cli.arguments import FILE
+from placet.cli.content import content, identity
 from placet.cli.files import load_key, read_json
 from placet.cli.look import look
-from placet.cli.output import (
-    Fact,
-    answer,
-    err,
-    json_option,
-    odd,
-    reported,
-    say,
-    short,
-    show_facts,
-    when,
-)
+from placet.cli.output import answer, err, json_option, reported, say, show_facts
 from placet.cli.pen import ask, missing_signatures, send, sign, words, write_out
 from placet.cli.reach import Target
 from placet.cli.settings import Home
-from placet.cli.words import named, tee_facts, titled, until
+from placet.cli.words import titled
 from placet.core.signer import Threshold
 from placet.core.statement import (
     Birth,
     Chained,
-    Promote,
-    Retire,
     SignedStatement,
     UntrustedStatement,
     open_statement,
 )
-from placet.errors import MalformedError
+from placet.errors import ApprovalError, MalformedError, PlacetError
+from placet.policy.authority import Way, signers_of, wait_of, ways
 
 
 @click.command()
 @click.argument("file", type=FILE)
 @click.option("--key-file", type=FILE, metavar="FILE", help="Sign with this key; else the owner's.")
+@click.option("--signer", metavar="NAME", help="Sign with this one of those at hand here.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @reported
-def sign_file(*, file: Path, key_file: Path | None, yes: bool, as_json: bool) -> int:
+def sign_file(
+    *, file: Path, key_file: Path | None, signer: str | None, yes: bool, as_json: bool
+) -> int:
     """Add your signature to a statement that another signer composed.
 
     Where an owner is several signers, each signs the same statement. Read what it says:
     words alone vouch for nothing that somebody else composed.
     """
+    if key_file is not None and signer is not None:
+        raise click.UsageError("name it by --key-file or by --signer, not by both")
     home = Home.find()
     sent = _read(file)
-    owner = _owner_of(home, sent)
-    key = load_key(key_file) if key_file is not None else home.owner().key
+    found = _ways(home, sent)
+    key = load_key(key_file) if key_file is not None else home.owner(signer).key
+    shown = content(sent)
     if not (yes and as_json):
-        say(Text(f"{titled(sent.statement).kind} of key {short(sent.key)}", style="bold"))
-        show_facts(_content(sent), err)
+        say(Text(shown.title, style="bold"))
+        show_facts([*shown.facts, *identity(sent)], err)
     if not yes:
         ask("Sign this?")
-    signed = sign(sent, key, owner)
-    lacking = missing_signatures(signed, owner)
+    signed = sign(sent, key, _anybody(found), shown)
+    lacking = _lacking(found, signed)
     _learn(home, signed)
     return write_out(signed, file, home, as_json=as_json, lacking=lacking)
 
@@ -106,41 +101,24 @@ def _learn(home: Home, sent: UntrustedStatement) -> None:
                 home.remember(msgspec.structs.replace(known, birth=sent.signed()))
 
 
-def _owner_of(home: Home, sent: UntrustedStatement) -> Threshold:
+def _ways(home: Home, sent: UntrustedStatement) -> tuple[Way, ...]:
+    """Return in which ways a statement may be approved, by the key's policy in force."""
     if isinstance(sent.statement, Birth):
-        return sent.statement.body.policy.owner
+        return ways(None, sent)
     target = Target.find(home, sent.key)
-    return target.visit(lambda v: look(v, target.key), "asking").policy.owner
+    return ways(target.visit(lambda v: look(v, target.key), "asking").policy, sent)
 
 
-def _content(sent: UntrustedStatement) -> list[Fact]:
-    statement, facts = sent.statement, list[Fact]()
-    if isinstance(statement, Birth):
-        body = statement.body
-        facts += [
-            ("label", body.label),
-            ("guarded by", f"{body.vault_set.n} vaults, any {body.vault_set.k} give the key back"),
-            *(("  vault", f"{m.endpoint}  {m.id}") for m in body.vault_set.vaults),
-            *(("  their code", named(p)) for p in body.vault_set.profiles),
-            ("floor", str(body.policy.security_version_floor)),
-        ]
-        for profile in body.policy.profiles:
-            facts += [("lets in", ""), *tee_facts(profile)]
-    elif isinstance(statement, Promote):
-        promote = statement.body
-        facts += [("lets in", ""), *tee_facts(promote.profile)]
-        at = f" {when(promote.retire_at)}" if promote.retire_at is not None else ""
-        facts += [
-            ("earlier ones", odd(promote.earlier + at)),
-            ("brings back", "retired code" if promote.unretire else "nothing that was retired"),
-            ("floor", str(promote.security_version_floor)),
-        ]
-    elif isinstance(statement, Retire):
-        facts += [("shuts out", statement.body.code), ("reason", statement.body.reason)]
-    return [
-        *facts,
-        ("signed by", f"{len(sent.signatures)} so far"),
-        ("expires", until(statement)),
-        ("statement", sent.digest),
-        ("six words", words(sent.digest)),
-    ]
+def _anybody(found: tuple[Way, ...]) -> Threshold:
+    """Return the principal of all whose signature may count: owners, managers, guardians."""
+    return Threshold(label="who may sign this", threshold=1, of=signers_of(found))
+
+
+def _lacking(found: tuple[Way, ...], sent: UntrustedStatement) -> PlacetError | None:
+    """Return why the signatures so far are not enough, if they are not."""
+    vetoed = frozenset(way.names for way in found if way.names is not None)
+    try:
+        wait_of(found, frozenset(s.signer for s in sent.signatures), seen=vetoed)
+    except ApprovalError as e:
+        return e
+    return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from placet.cli.content import content
 from placet.cli.files import write_json
 from placet.cli.output import (
     DONE,
@@ -31,10 +32,12 @@ from placet.cli.output import (
     show_table,
     when,
 )
+from placet.cli.passkey import sign_with
+from placet.cli.passkey_kept import Pen, pen_id
+from placet.cli.passkey_pages import Shown
 from placet.cli.reach import SILENCE, Target
 from placet.cli.settings import Home
 from placet.client.constellation import EffectReport
-from placet.client.signing import SigningKey
 from placet.core.dsse import open_signed
 from placet.core.messages import Taken
 from placet.core.signer import Threshold, signer_id
@@ -51,7 +54,7 @@ def words(digest: str) -> str:
 
 def confirm(
     title: str, facts: Sequence[Fact], sent: UntrustedStatement, *, yes: bool, quiet: bool
-) -> None:
+) -> Shown:
     """Show a statement that this tool composed, and ask whether to sign it.
 
     Args:
@@ -61,6 +64,9 @@ def confirm(
         yes: Do not ask.
         quiet: Show nothing either, if nobody is asked.
 
+    Returns:
+        What was shown, for the page of a passkey that signs it (`sign`).
+
     Raises:
         MalformedError, PolicyDeniedError: See `ask`; nothing is signed then.
     """
@@ -69,9 +75,9 @@ def confirm(
         say(Text(title, style="bold"))
         shown = Text(words(sent.digest), style="bold cyan")
         show_facts([*facts, ("statement", sent.digest), ("six words", shown)], err)
-    if yes:
-        return
-    ask("Sign this?")
+    if not yes:
+        ask("Sign this?")
+    return Shown(title, facts)
 
 
 def check_readable(sent: UntrustedStatement) -> None:
@@ -95,19 +101,30 @@ def ask(question: str) -> None:
         raise PolicyDeniedError("the answer was no: nothing was signed")
 
 
-def sign(sent: UntrustedStatement, key: SigningKey, owner: Threshold) -> UntrustedStatement:
-    """Sign with a key of the owner.
+def sign(
+    sent: UntrustedStatement, key: Pen, owner: Threshold, shown: Shown | None = None
+) -> UntrustedStatement:
+    """Sign with a key file, a security key or a passkey, whichever the owner has here.
+
+    Args:
+        sent: Composed here, or shown.
+        key: `Owner.key`.
+        owner: Those of whom it must be one.
+        shown: What `confirm` showed; a passkey's page says the same. Without it, the page
+            says what the statement itself says.
 
     Raises:
-        ApprovalError: This key is none of the owner's: the wrong key file.
+        ApprovalError: It is none of the owner's; or what the authenticator signed is not this.
+        PolicyDeniedError, NotFoundError: See `sign_with`.
     """
-    mine = signer_id(key.signer)
+    mine = pen_id(key)
     if mine not in map(signer_id, leaves(owner)):
         raise ApprovalError(
             f"the key kept here is {short(mine)}, which is no signer of this key's owner",
-            "Name the right key file: placet owner show tells which one is used.",
+            "Name the right one: placet owner show tells which is used and which there are.",
         )
-    return key.sign(sent)
+    port = Home.find().settings().owner.page_port
+    return sign_with(key, sent, shown or content(sent), port=port)
 
 
 def missing_signatures(sent: UntrustedStatement, owner: Threshold) -> PlacetError | None:

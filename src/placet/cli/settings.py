@@ -4,6 +4,7 @@
 
     config.toml            names the owner's key and constellations (XDG_CONFIG_HOME)
     owner.pem  owner.json  the private key, and the principal that it is part of
+    authenticators.json    passkeys and security keys that can be asked here
     constellations/*.json  vaults files: where vaults are and what may vouch for them
     keys/*.json            a key's label, birth statement and constellation
     outbox/*.json          what was signed here, until vaults show it
@@ -25,12 +26,14 @@ from typing import Literal, TypeVar
 import msgspec
 
 from placet.cli.files import load_key, local_files, read_bytes, read_json, vaults_file, write_json
+from placet.cli.passkey_kept import PORT, Authenticator, Kept, Pen, pen_id
 from placet.client.signing import SigningKey
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.encoding import Record, Sha256
-from placet.core.signer import Threshold, owner_fingerprint
+from placet.core.signer import Threshold, owner_fingerprint, signer_id
 from placet.core.statement import SignedStatement, UntrustedStatement, open_statement
 from placet.errors import ConflictError, MalformedError, NotFoundError
+from placet.policy.principal import leaves
 
 R = TypeVar("R")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -43,6 +46,9 @@ class OwnerEntry(Record):
 
     key: str = "owner.pem"
     principal: str = "owner.json"
+    authenticators: str = "authenticators.json"
+    page_port: int = PORT
+    """Loopback port of approval pages whose origin is not on localhost."""
 
 
 class ConstellationEntry(Record):
@@ -70,11 +76,15 @@ class KnownKey(Record, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """The principal that births name, and the key of it that is kept here."""
+    """The principal that births name, and what of it can sign here."""
 
     principal: Threshold
-    key: SigningKey
+    key: Pen
+    """What signs unless another is named."""
+    pens: tuple[Pen, ...]
+    """All that can sign here, some of which may be in no principal yet."""
     path: Path
+    """Where the key file is, or would be."""
 
     @property
     def fingerprint(self) -> str:
@@ -121,37 +131,91 @@ class Home:
 
     # --- the owner ---------------------------------------------------------------------
 
-    def owner(self) -> Owner:
-        """Return the owner whose key is kept here.
+    def owner(self, signer: str | None = None) -> Owner:
+        """Return the owner who can sign here.
+
+        Args:
+            signer: Label, or beginning of the id, of the one that shall; else the usual one.
 
         Raises:
             NotFoundError: There is none yet.
-            MalformedError: Its files do not fit each other.
+            MalformedError: Its files do not fit each other; or which signer is not clear.
         """
         entry = self.settings().owner
-        path, principal = self.data / entry.key, self.data / entry.principal
-        if not path.exists():
+        path, kept = self.data / entry.key, self._kept()
+        file = (load_key(path),) if path.exists() else ()
+        pens: tuple[Pen, ...] = (*file, *kept.authenticators)
+        if not pens:
             raise NotFoundError(f"there is no owner key at {path}", "Make one: placet owner init")
-        who = read_json(principal, Threshold, "owner principal")
-        return Owner(principal=who, key=load_key(path), path=path)
+        who = read_json(self.data / entry.principal, Threshold, "owner principal")
+        names = {signer_id(s): s.label for s in leaves(who)}
+        if signer is None:
+            usual = [p for p in pens if pen_id(p) == kept.use]
+            chosen = (usual or list(pens))[0]
+        else:
+            chosen = the_one(
+                [
+                    p
+                    for p in pens
+                    if signer in (names.get(pen_id(p)), p.signer.label)
+                    or (len(_bare(signer)) >= LEAST and _bare(pen_id(p)).startswith(_bare(signer)))
+                ],
+                signer,
+                "signer",
+                lambda p: f"{names.get(pen_id(p), p.signer.label)} {pen_id(p)}",
+                "placet owner show",
+            )
+        return Owner(principal=who, key=chosen, pens=pens, path=path)
 
     def check_no_owner(self) -> None:
-        """Raise if there is an owner key already: it is never written over."""
-        path = self.data / self.settings().owner.key
-        if path.exists():
-            raise ConflictError(
-                f"{path} exists: this owner has a key, and it is not written over",
-                "See it: placet owner show. For another owner, set PLACET_HOME to a new folder.",
-            )
+        """Raise if there is an owner here already: none is ever written over."""
+        entry = self.settings().owner
+        for path in (self.data / entry.key, self.data / entry.authenticators):
+            if path.exists():
+                raise ConflictError(
+                    f"{path} exists: this owner has a key, and it is not written over",
+                    "See it: placet owner show. "
+                    "For another owner, set PLACET_HOME to a new folder.",
+                )
 
-    def add_owner(self, key: SigningKey, principal: Threshold) -> Owner:
-        """Keep a new owner key."""
+    def add_owner(
+        self,
+        key: SigningKey | None,
+        principal: Threshold,
+        authenticators: tuple[Authenticator, ...] = (),
+    ) -> Owner:
+        """Keep a new owner: its principal, then what signs for it here."""
         self.check_no_owner()
         entry = self.settings().owner
         write_json(self.data / entry.principal, principal)
-        with local_files():
-            key.save(self.data / entry.key)
+        if authenticators:
+            self._keep(Kept(authenticators=authenticators))
+        if key is not None:
+            with local_files():
+                key.save(self.data / entry.key)
         return self.owner()
+
+    def add_signer(self, made: Authenticator | None, principal: Threshold | None) -> Owner:
+        """Keep one more authenticator, a changed principal, or both."""
+        kept = self._kept()
+        if principal is not None:
+            write_json(self.data / self.settings().owner.principal, principal)
+        if made is not None:
+            self._keep(msgspec.structs.replace(kept, authenticators=(*kept.authenticators, made)))
+        return self.owner()
+
+    def use(self, signer: str) -> Owner:
+        """Have a signer of this machine sign from now on, unless another is named."""
+        chosen = self.owner(signer)
+        self._keep(msgspec.structs.replace(self._kept(), use=pen_id(chosen.key)))
+        return chosen
+
+    def _kept(self) -> Kept:
+        path = self.data / self.settings().owner.authenticators
+        return read_json(path, Kept, "list of authenticators") if path.exists() else Kept()
+
+    def _keep(self, kept: Kept) -> None:
+        write_json(self.data / self.settings().owner.authenticators, kept)
 
     # --- constellations ----------------------------------------------------------------
 

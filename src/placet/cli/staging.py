@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from placet.cli.arguments import DURATION, FILE, key_argument
+from placet.cli.content import content
 from placet.cli.files import load_key, read_json
 from placet.cli.forward import Forward, Staged, named_code, read_forward
 from placet.cli.look import Look
@@ -33,12 +34,14 @@ from placet.cli.output import (
     show_table,
     warn,
 )
+from placet.cli.passkey import sign_with
+from placet.cli.passkey_kept import Pen
 from placet.cli.pen import check_readable
 from placet.cli.reach import SILENCE, Target, clock
 from placet.cli.settings import Home
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
-from placet.client.signing import Composer, SigningKey
+from placet.client.signing import Composer
 from placet.core.body import StageBody
 from placet.core.messages import StageAnswer
 from placet.core.profile import Profile, check_profile, code_id
@@ -86,7 +89,7 @@ def stage(
     )
     check_profile(body.profile)
     composer = Composer(now=clock.now(), lifetime=expires)
-    sent = signer.sign(composer.stage(None if every_key else target.key, body))
+    sent = _signed(composer.stage(None if every_key else target.key, body), signer)
     said = {"stage": sent.digest, "code": code_id(body.profile), "version": version}
     return _post(target, sent, said, as_json=as_json)
 
@@ -130,11 +133,16 @@ def revoke(*, name: str, staged: str, reason: str, key_file: Path | None, as_jso
         [s.sent.digest for s in forward.staged], staged, f"placet pending {target.argument}"
     )
     composed = Composer(now=clock.now()).revoke(target.key, digest, reason)
-    return _post(target, signer.sign(composed), {"stage": digest}, as_json=as_json, gone=True)
+    return _post(target, _signed(composed, signer), {"stage": digest}, as_json=as_json, gone=True)
 
 
-def _signer(home: Home, key_file: Path | None) -> SigningKey:
+def _signer(home: Home, key_file: Path | None) -> Pen:
     return load_key(key_file) if key_file is not None else home.owner().key
+
+
+def _signed(sent: UntrustedStatement, signer: Pen) -> UntrustedStatement:
+    """Sign what is put forward or taken back; whether this signer may is for vaults to say."""
+    return sign_with(signer, sent, content(sent), port=Home.find().settings().owner.page_port)
 
 
 def _post(
