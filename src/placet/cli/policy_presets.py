@@ -86,7 +86,8 @@ def fill(preset: str, given: Mapping[str, tuple[Path, ...]], *, folder: Path, no
     until = datetime.fromtimestamp(now + CLAUSE_LIFE, UTC).strftime("%Y-%m-%dT00:00:00Z")
     form = resources.files("placet.cli").joinpath("presets", f"{preset}.toml").read_text("utf-8")
     text = Template(form).substitute(lists, signers=signers, expires_at=until)
-    missing = tuple(file for file, _ in named.values() if not (folder / file).exists())
+    made = (folder / file for file, _ in named.values())
+    missing = tuple(str(path) for path in made if not path.exists())
     return Filled(text=text, missing=missing)
 
 
