@@ -35,6 +35,7 @@ from placet.cli.signers import public_signer
 from placet.cli.words import anchor, named, tee_facts
 from placet.client.constellation import Constellation
 from placet.client.signing import Composer
+from placet.client.simulate import roads
 from placet.client.vault_client import VaultClient
 from placet.client.vaults_file import VaultsFile
 from placet.core.body import BirthBody
@@ -47,7 +48,6 @@ from placet.errors import MalformedError, VerificationError
 from placet.policy.charter import TakenStatement, fold
 from placet.policy.key_policy import rules_of
 from placet.policy.principal import leaves
-from placet.policy.simulate import roads
 from placet.ratls.exchange import VerifiedPeer
 
 SKEW = 300
@@ -161,15 +161,16 @@ def new(  # noqa: PLR0913 - its options
     lacking = missing_signatures(signed, principal)
     if out is not None or lacking is not None:
         path = out or Path(f"birth-{short(signed.digest)}.json")
-        return write_out(signed, path, home, as_json=as_json, lacking=lacking)
-    code = send(Target.find(home, signed.digest), signed, home, as_json=as_json)
-    if code == DONE and not as_json:
-        answer(Text.assemble("key id: ", (signed.digest, "bold")))
-        hint("start the app with this key id: it creates the data key at its first boot")
+        code = write_out(signed, path, home, as_json=as_json, lacking=lacking)
+    else:
+        code = send(Target.find(home, signed.digest), signed, home, as_json=as_json)
+        if code == DONE and not as_json:
+            answer(Text.assemble("key id: ", (signed.digest, "bold")))
+            hint("start the app with this key id: it creates the data key at its first boot")
     if policy.rules.auto_migrate is not None and not as_json:
         hint(
             f"placet key auto-migrate on {shlex.quote(label)} --policy {shlex.quote(str(rules))}"
-            "   (the clause: a key is born without one)"
+            "   (once it is born: no birth carries the clause)"
         )
     return code
 

@@ -7,9 +7,9 @@ from placet.cli.output import Cell, Fact, answer, odd, print_json, show_facts, s
 from placet.cli.policy_file import everyone
 from placet.cli.policy_subject import Subject
 from placet.cli.policy_words import MEANING, ROLES, by_whom, kind, listed
+from placet.client.simulate import Road, roads
 from placet.core.signer import Signer, signer_id
 from placet.core.table import Rules
-from placet.policy.simulate import Road, roads
 
 
 def explain_document(subject: Subject) -> dict[str, object]:

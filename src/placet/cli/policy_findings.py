@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from placet.cli.arguments import span
+from placet.client.simulate import options, roads
 from placet.core.encoding import Record
 from placet.core.signer import OidcSigner, PasskeySigner, Signer
 from placet.core.table import Rules
 from placet.policy.principal import leaves
 from placet.policy.rules import ACTS, indispensable
-from placet.policy.simulate import options, roads
 
 DAY = 86400
 

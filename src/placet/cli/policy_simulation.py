@@ -26,9 +26,9 @@ from placet.cli.output import (
 from placet.cli.policy_subject import Subject
 from placet.cli.policy_theft import Theft, show_theft, theft_document
 from placet.cli.policy_words import MEANING, listed, waiting
+from placet.client.simulate import Deed, Option, Options, Road, mend, options, roads
 from placet.policy.key_policy import KeyPolicy
 from placet.policy.principal import leaves
-from placet.policy.simulate import Deed, Option, Options, Road, mend, options, roads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

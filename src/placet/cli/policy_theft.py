@@ -10,8 +10,7 @@ from placet.cli.output import Cell, answer, bad, good, odd, show_table
 from placet.cli.policy_file import everyone
 from placet.cli.policy_subject import Subject
 from placet.cli.policy_words import MEANING, listed, waiting
-from placet.core.signer import signer_id
-from placet.policy.simulate import (
+from placet.client.simulate import (
     Approach,
     Option,
     Options,
@@ -22,6 +21,7 @@ from placet.policy.simulate import (
     options,
     roads,
 )
+from placet.core.signer import signer_id
 
 LIMITS = {
     "none": "any code that they choose could read the data",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from placet.cli.arguments import span
 from placet.cli.output import Fact, short
 from placet.cli.policy_file import everyone, principals
+from placet.client.simulate import Deed, Road
 from placet.core.signer import KeySigner, OidcSigner, Signer, Threshold, signer_id
 from placet.core.table import Rules
 from placet.policy.principal import alone_on_page, leaves, satisfied
-from placet.policy.simulate import Deed, Road
 
 MEANING: dict[Deed, str] = {
     "promote": "let a version in",

@@ -13,6 +13,7 @@ from placet_testing.charters import NOW, composer, person, profile
 from placet_testing.governed import CLAUSE, DAY, PAGE, any_one, co_signed, governed_body, some
 
 from placet.client.signing import auto_body, promote_body
+from placet.client.simulate import Road, alone, approaches, mend, options, roads
 from placet.core.limits import PAGE_DELAY
 from placet.core.signer import Threshold, signer_id
 from placet.core.table import Guardians, Rules
@@ -22,7 +23,6 @@ from placet.policy.governance import follow
 from placet.policy.key_policy import KeyPolicy, rules_of
 from placet.policy.principal import satisfied
 from placet.policy.rules import check_rules
-from placet.policy.simulate import Road, alone, approaches, mend, options, roads
 
 BOTH = ("promote", "update_policy", "delete")
 
