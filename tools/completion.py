@@ -54,8 +54,12 @@ TEXTS = frozenset(
         "--kds",
         "--label",
         "--pcs",
+        "--origin",
         "--reason",
         "--root-crl",
+        "--rp-id",
+        "--security-key",  # usb, or what another distribution names
+        "--signer",
         "--lost",
         "--source",
         "--stolen",
@@ -63,6 +67,7 @@ TEXTS = frozenset(
         "dev logs NAME",
         "key add KEYID",  # not known here yet
         "key new LABEL",
+        "owner use SIGNER",
         "STAGE",  # nothing that is kept here says what is staged
         "platform serve --listen",
         "platform serve --starter",

@@ -173,7 +173,7 @@ def test_help_explains_before_it_asks(empty):
     for group in ("owner", "policy", "key", "vault", "evidence", "profile"):
         story.run(group, "--help")
     for command in (
-        *(("owner", c) for c in ("init", "show")),
+        *(("owner", c) for c in ("init", "add", "use", "show")),
         *(("policy", c) for c in ("new", "check", "explain", "simulate")),
         *(("key", c) for c in ("new", "list", "show", "sync", "add", "forget")),
         *((c,) for c in ("stage", "pending", "revoke", "review", "promote", "retire")),

@@ -18,6 +18,7 @@ from placet.core.body import (
     MergeBody,
     PromoteBody,
     RecoverBody,
+    RetireBody,
     StageBody,
     UpdatePolicyBody,
 )
@@ -90,6 +91,10 @@ def _stage(body: StageBody) -> list[Fact]:
     return [("puts forward", ""), *tee_facts(body.profile), *put]
 
 
+def _retire(body: RetireBody) -> list[Fact]:
+    return [("shuts out", bad(body.code)), ("reason", body.reason)]
+
+
 def _recover(body: RecoverBody) -> list[Fact]:
     if body.owner is None:
         return [("completes", str(body.intent)), ("reason", body.reason)]
@@ -136,5 +141,6 @@ _BODIES: dict[type, Callable[[Any], list[Fact]]] = {
     UpdatePolicyBody: _update,
     MergeBody: _merge,
     RecoverBody: _recover,
+    RetireBody: _retire,
     StageBody: _stage,
 }

@@ -58,7 +58,7 @@ SUMMARIES = {
     "vault.serve": "Serve a vault inside its TEE.",
     "platform.serve": "Serve a platform for one machine.",
     "platform": "Serve a platform: start, stage, relay; no authority.",
-    "owner": "Make the key that approves.",
+    "owner": "Make what approves: passkeys, security keys, key files.",
     "key": "Give birth to keys, and look at them.",
     "stage": "Put a version forward; changes no access.",
     "pending": "List what is put forward.",
