@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from placet.cli.arguments import span
 from placet.cli.output import Cell, Fact, answer, odd, print_json, show_facts, show_table, when
-from placet.cli.policy_file import everyone
 from placet.cli.policy_subject import Subject
 from placet.cli.policy_words import MEANING, ROLES, by_whom, kind, listed
-from placet.client.simulate import Road, roads
+from placet.client.simulate import Road, members, roads
 from placet.core.signer import Signer, signer_id
 from placet.core.table import Rules
 
@@ -103,7 +102,7 @@ def _standing(subject: Subject, signer: Signer) -> Cell:
 
 def _people(rules: Rules) -> list[tuple[Signer, list[str]]]:
     found: dict[str, tuple[Signer, list[str]]] = {}
-    for role, signers in everyone(rules).items():
+    for role, signers in members(rules).items():
         for signer in signers:
             found.setdefault(signer_id(signer), (signer, []))[1].append(ROLES[role])
     return list(found.values())

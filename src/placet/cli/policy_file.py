@@ -14,6 +14,7 @@ import msgspec
 
 from placet.cli.policy_people import PRINCIPAL, People, with_place
 from placet.cli.policy_toml import Table, read_toml
+from placet.client.simulate import members
 from placet.core.encoding import MAX_INT
 from placet.core.limits import (
     COOLDOWN,
@@ -23,10 +24,9 @@ from placet.core.limits import (
     MAX_PROFILES,
     MIN_LIFETIME,
 )
-from placet.core.signer import Signer, Threshold, signer_id
+from placet.core.signer import Threshold, signer_id
 from placet.core.table import Act, Acts, AutoMigrate, Change, Field, Guardians, Rules
 from placet.errors import MalformedError
-from placet.policy.principal import leaves
 from placet.policy.rules import ACTS, check_rules
 
 FORM = 1
@@ -91,29 +91,10 @@ def read_policy(path: Path) -> PolicyFile:
     return PolicyFile(path=path, rules=rules, unused=unused)
 
 
-def everyone(rules: Rules) -> dict[str, tuple[Signer, ...]]:
-    """Return all signers of a table of rules, by role; a role that nobody has is left out."""
-    roles: dict[str, tuple[Signer, ...]] = {r: leaves(p) for r, p in principals(rules).items()}
-    plain = (("stagers", rules.stagers), ("auditors", rules.auditors))
-    return {**roles, **{role: signers for role, signers in plain if signers}}
-
-
-def principals(rules: Rules) -> dict[str, Threshold]:
-    """Return the principals of a table of rules, by role; one that is not there is left out."""
-    found: dict[str, Threshold | None] = {
-        "owner": rules.owner,
-        "managers": rules.managers,
-        "guardians": rules.guardians.principal if rules.guardians else None,
-        "reviewers": rules.reviewers,
-        "auto_migrate": rules.auto_migrate.signers if rules.auto_migrate else None,
-    }
-    return {role: who for role, who in found.items() if who is not None}
-
-
 def _check_names(path: Path, rules: Rules) -> None:
     """Refuse two signers of one name: what people read could mean either."""
     seen: dict[str, str] = {}
-    for signers in everyone(rules).values():
+    for signers in members(rules).values():
         for signer in signers:
             mine = signer_id(signer)
             if seen.setdefault(signer.label, mine) != mine:

@@ -101,14 +101,14 @@ def _managers(rules: Rules) -> Iterator[Finding]:
         yield Finding(
             finding="managers-avoidable",
             text=f"managers co-sign promote and not {' or '.join(around)}, by which the owner "
-            "alone gets as far",
+            "alone can have the key held by vaults of his choice",
         )
     lone = indispensable(managers)
-    if acts.update_policy.managers and lone:
+    if asked and lone:
         yield Finding(
             finding="managers-without-spare",
-            text=f"every change of the rules takes {_names(lone)}: when that is lost, they stay as "
-            "they are for ever, since guardians replace no manager",
+            text=f"managers cannot do without {_names(lone)}: when that is lost, what they "
+            "co-sign is lost for ever, since only they and the owner replace a manager",
         )
 
 

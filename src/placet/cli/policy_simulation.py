@@ -154,7 +154,7 @@ def _group(subject: Subject, option: Option, deeds: list[Deed]) -> tuple[Cell, C
 def _mended(subject: Subject, found: Answer) -> Text:
     rules, lost = subject.rules, listed(found.lost)
     if found.repair is None:
-        return bad(f"{lost} cannot be replaced by anybody: the rules stay as they are for ever")
+        return bad(f"{lost} cannot be replaced by anybody, ever")
     if found.repair.deed == "recover" and rules.guardians is not None:
         return odd(
             f"{lost} can be replaced: guardians put a new owner in place after "

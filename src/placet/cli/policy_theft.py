@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from placet.cli.output import Cell, answer, bad, good, odd, show_table
-from placet.cli.policy_file import everyone
 from placet.cli.policy_subject import Subject
 from placet.cli.policy_words import MEANING, listed, waiting
 from placet.client.simulate import (
@@ -17,6 +16,7 @@ from placet.client.simulate import (
     Road,
     alone,
     approaches,
+    members,
     mend,
     options,
     roads,
@@ -76,7 +76,7 @@ class Theft:
                 if r.delay or subject.names.pages(r)
                 for s in r.veto
             ),
-            stages=any(signer_id(s) in stolen for s in everyone(rules).get("stagers", ())),
+            stages=any(signer_id(s) in stolen for s in members(rules).get("stagers", ())),
             repair=(road, options(road, without=rest)) if road else None,
         )
 

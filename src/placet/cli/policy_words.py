@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from placet.cli.arguments import span
 from placet.cli.output import Fact, short
-from placet.cli.policy_file import everyone, principals
-from placet.client.simulate import Deed, Road
+from placet.client.simulate import Deed, Road, members, principals
 from placet.core.signer import KeySigner, OidcSigner, Signer, Threshold, signer_id
 from placet.core.table import Rules
 from placet.policy.principal import alone_on_page, leaves, satisfied
@@ -20,6 +19,7 @@ MEANING: dict[Deed, str] = {
     "rotate": "split the key anew",
     "move": "take the key to other vaults",
     "delete": "destroy the key",
+    "co_signing": "change who co-signs what, set a clause",
     "vault_release": "add vault code, nothing else",
     "recover": "put a new owner in place",
     "auto_migrate": "let a version in within the clause",
@@ -63,7 +63,7 @@ class Names:
     @classmethod
     def of(cls, rules: Rules) -> Names:
         """Return the names of all signers of a table of rules."""
-        labels = {signer_id(s): s.label for group in everyone(rules).values() for s in group}
+        labels = {signer_id(s): s.label for group in members(rules).values() for s in group}
         shared = [*labels.values()]
         return cls(
             {

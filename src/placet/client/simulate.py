@@ -26,6 +26,7 @@ Deed = Literal[
     "rotate",
     "move",
     "delete",
+    "co_signing",
     "vault_release",
     "recover",
     "auto_migrate",
@@ -99,6 +100,17 @@ def roads(rules: Rules) -> tuple[Road, ...]:
                 veto=veto,
             )
         )
+    if rules.managers is not None and any(len(r.principals) > 1 for r in found):
+        # Who co-signs anything co-signs what would end that (spec/09, step 3.4).
+        found.append(
+            Road(
+                deed="co_signing",
+                principals=(rules.owner, rules.managers),
+                owner=rules.owner,
+                lifetime=min(r.lifetime for r in found),
+                veto=veto,
+            )
+        )
     if rules.reviewers is not None:
         lifetime = rules.acts.update_policy.lifetime
         found.append(_others("vault_release", rules.reviewers, 0, veto, lifetime))
@@ -142,12 +154,7 @@ def approaches(rules: Rules, have: frozenset[str]) -> tuple[Approach, ...]:
     found = []
     if "promote" in by:
         found.append(_approach(("promote",), by["promote"]))
-    elif "update_policy" in by and liftable(rules):
-        # The first update can leave nobody of the owner's in it who could say no.
-        first = by["update_policy"]
-        then = min(_page_wait(rules.owner, have), rules.cooldown)
-        found.append(_approach(("update_policy", "promote"), first, then))
-    if "recover" in by and rules.guardians is not None and _managers_give_way(rules, have):
+    elif "recover" in by and rules.guardians is not None and _managers_agree(rules, have):
         found.append(_approach(("recover", "promote"), by["recover"], rules.guardians.cooldown))
     if "auto_migrate" in by:
         found.append(_approach(("auto_migrate",), by["auto_migrate"], limits="clause"))
@@ -156,27 +163,44 @@ def approaches(rules: Rules, have: frozenset[str]) -> tuple[Approach, ...]:
 
 
 def mend(rules: Rules, without: frozenset[str]) -> Road | None:
-    """Return how a key gets a full set of signers again when these are gone, if it can.
+    """Return how signers that are gone are replaced, if they can be.
 
-    The owner changes the rules; or guardians put a new owner in place, who can.
+    The owner changes the rules, with the managers where they are to be replaced; or
+    guardians put a new owner in place, who can.
     """
     by = {road.deed: road for road in roads(rules)}
+    lost = {f for f, signers in members(rules).items() if without & set(map(signer_id, signers))}
+    if lost & set(rules.immutable):
+        return None
     update = by["update_policy"]
-    managers = rules.managers
-    fit = managers is None or _count(managers, without) > 0
-    if not fit and rules.acts.update_policy.managers:
-        return None
-    if not fit and rules.acts.promote.managers and not liftable(rules):
-        return None
+    if "managers" in lost and "co_signing" in by:
+        # Guardians replace no manager: too many lost are lost for ever.
+        update = by["co_signing"]
+        if not _count(update.principals[1], without):
+            return None
     if options(update, without=without).total:
         return update
     recover = by.get("recover")
     return recover if recover and options(recover, without=without).total else None
 
 
-def liftable(rules: Rules) -> bool:
-    """Return whether an update could end that managers co-sign, or choose other managers."""
-    return not {"acts", "managers"} <= set(rules.immutable)
+def principals(rules: Rules) -> dict[str, Threshold]:
+    """Return the principals of a table, by field; one that is not there is left out."""
+    found: dict[str, Threshold | None] = {
+        "owner": rules.owner,
+        "managers": rules.managers,
+        "guardians": rules.guardians.principal if rules.guardians else None,
+        "reviewers": rules.reviewers,
+        "auto_migrate": rules.auto_migrate.signers if rules.auto_migrate else None,
+    }
+    return {field: who for field, who in found.items() if who is not None}
+
+
+def members(rules: Rules) -> dict[str, tuple[Signer, ...]]:
+    """Return everybody whom a table names, by field; a field that names nobody is left out."""
+    found = {field: leaves(who) for field, who in principals(rules).items()}
+    plain = (("stagers", rules.stagers), ("auditors", rules.auditors))
+    return {**found, **{field: signers for field, signers in plain if signers}}
 
 
 def _others(
@@ -205,12 +229,10 @@ def _page_wait(owner: Threshold | None, signed: frozenset[str]) -> int:
     return PAGE_DELAY if owner is not None and alone_on_page(owner, signed) else 0
 
 
-def _managers_give_way(rules: Rules, have: frozenset[str]) -> bool:
-    """Return whether a new owner could promote: no manager is asked, or they are overcome."""
-    managers = rules.managers
-    if managers is None or not rules.acts.promote.managers or satisfied(managers, have):
-        return True
-    return not rules.acts.update_policy.managers and liftable(rules)
+def _managers_agree(rules: Rules, have: frozenset[str]) -> bool:
+    """Return whether no manager beside these holders is asked where a new owner promotes."""
+    managers = rules.managers if rules.acts.promote.managers else None
+    return managers is None or satisfied(managers, have)
 
 
 def _groups(part: Signer | Threshold, without: frozenset[str]) -> Iterator[tuple[Signer, ...]]:

@@ -181,6 +181,7 @@ PAGES = Threshold(label="owner", threshold=1, of=(PAGE.signer, OTHER_PAGE))
         (plain(managers=MANAGERS, acts=TIGHT), []),
         (plain(managers=MANAGERS), ["idle-managers"]),
         (plain(managers=MANAGERS, acts=co_signed("delete")), []),
+        (plain(managers=some("m", 2, "m1", "m2")), ["idle-managers"]),
         (plain(managers=MANAGERS, acts=co_signed("promote")), ["managers-avoidable"]),
         (
             plain(managers=MANAGERS, acts=co_signed("promote", "update_policy")),

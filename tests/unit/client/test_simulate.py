@@ -15,7 +15,7 @@ from placet_testing.governed import CLAUSE, DAY, PAGE, any_one, co_signed, gover
 from placet.client.signing import auto_body, promote_body
 from placet.client.simulate import Road, alone, approaches, mend, options, roads
 from placet.core.limits import PAGE_DELAY
-from placet.core.signer import Threshold, signer_id
+from placet.core.signer import OidcSigner, OkpJwk, Threshold, signer_id
 from placet.core.table import Guardians, Rules
 from placet.errors import ApprovalError
 from placet.policy.authority import wait_of, ways
@@ -71,12 +71,14 @@ def statement(policy: KeyPolicy, deed: str):
     """Return a statement that is this act."""
     new = composer()
     cooler = msgspec.structs.replace(policy.rules, cooldown=policy.rules.cooldown + 1)
+    others = msgspec.structs.replace(policy.rules, managers=some("managers", 1, "m1", "m9"))
     vault = profile(9, app="placet-vault")
     return {
         "promote": lambda: new.promote(policy, promote_body(policy, profile(2))),
         "retire": lambda: new.retire(policy, policy.approvals[0].code, "test"),
         "update_policy": lambda: new.update(policy, cooler, "test"),
         "delete": lambda: new.delete(policy, "test"),
+        "co_signing": lambda: new.update(policy, others, "test"),
         "vault_release": lambda: new.update(policy, policy.rules, "test", vault_profiles=(vault,)),
         "recover": lambda: new.recover(policy, any_one("new", person("new").signer), "test"),
         "auto_migrate": lambda: new.promote(policy, auto_body(policy, profile(2))),
@@ -88,6 +90,8 @@ FULL = rules(
     reviewers=some("reviewers", 2, "r1", "r2"),
     auto_migrate=CLAUSE,
 )
+LAX = rules(reviewers=some("r", 1, "r1"), auto_migrate=CLAUSE)
+PROMOTE_ONLY = msgspec.structs.replace(FULL, acts=co_signed("promote"))
 PEOPLE = (
     (), ("owner",), ("page",), ("owner", "page"), ("owner", "m1"), ("owner", "m1", "m2"),
     ("page", "m2", "m3"), ("page", "spare", "m2", "m3"), ("m1", "m2", "m3"), ("g1",),
@@ -96,11 +100,13 @@ PEOPLE = (
 
 
 @pytest.mark.parametrize("who", PEOPLE, ids="+".join)
-@pytest.mark.parametrize("table", [FULL, rules(reviewers=some("r", 1, "r1"), auto_migrate=CLAUSE)])
+@pytest.mark.parametrize("table", [FULL, LAX, PROMOTE_ONLY], ids=["full", "lax", "promote only"])
 def test_the_simulation_says_what_vaults_decide(table, who):
     """For each act and group: enough here is enough there, and waits as long."""
     policy = policy_under(table)
-    for deed in ("promote", "retire", *BOTH, "vault_release", "recover", "auto_migrate"):
+    acts = ("co_signing",) if any(r.deed == "co_signing" for r in roads(table)) else ()
+    rest = ("vault_release", "recover", "auto_migrate")
+    for deed in ("promote", "retire", "update_policy", "delete", *acts, *rest):
         sent = statement(policy, deed)
         try:
             waits = wait_of(ways(policy, sent), ids(*who), seen=frozenset())
@@ -122,7 +128,8 @@ def test_the_simulation_says_what_vaults_decide(table, who):
 def test_the_simulation_knows_every_act_of_the_table():
     """A row that is added to the table is a row of the simulation."""
     deeds = {r.deed for r in roads(FULL)}
-    assert set(FULL.acts.__struct_fields__) | {"vault_release", "recover", "auto_migrate"} == deeds
+    beside = {"co_signing", "vault_release", "recover", "auto_migrate"}
+    assert set(FULL.acts.__struct_fields__) | beside == deeds
     assert {r.deed for r in roads(plain())} == set(FULL.acts.__struct_fields__)
 
 
@@ -232,7 +239,7 @@ TIGHT = plain(
     [
         pytest.param(plain(), "phone", ("promote", 0, "", "none"), id="one device of a solo owner"),
         pytest.param(
-            WITH_MANAGERS, "phone", ("update_policy>promote", 0, "", "none"), id="managers avoided"
+            WITH_MANAGERS, "phone", ("update_policy", 0, "", "vaults"), id="managers avoided"
         ),
         pytest.param(TIGHT, "phone", None, id="managers not avoided"),
         pytest.param(TIGHT, "phone m1 m2", ("promote", 0, "", "none"), id="owner and managers"),
@@ -275,23 +282,34 @@ def test_what_a_thief_could_let_in(table, stolen, first):
     assert (found[0] if found else None) == first
 
 
-def test_managers_and_acts_for_life_end_the_way_around():
-    """An owner who can change neither stays bound; vault code is still a way."""
-    table = msgspec.structs.replace(WITH_MANAGERS, immutable=("acts", "managers"))
-    assert reached(table, "phone") == [
+def test_managers_are_avoided_by_vaults_and_not_by_rules():
+    """The owner alone ends no co-signing, but says which vaults may hold the key."""
+    assert reached(WITH_MANAGERS, "phone") == [
         ("update_policy", 0, "", "vaults"),
         ("move", 0, "", "vaults"),
     ]
+    ids_of = ids("phone")
+    assert alone(road(WITH_MANAGERS, "update_policy"), ids_of)
+    assert not alone(road(WITH_MANAGERS, "co_signing"), ids_of)
 
 
-def test_an_update_that_waits_is_the_time_to_say_no():
-    """A page's passkey: the update waits, the promote after it too, unless new keys come sooner."""
-    owner = any_one("owner", person("phone").signer, PAGE.signer)
-    table = msgspec.structs.replace(WITH_MANAGERS, owner=owner)
-    assert reached(table, "page")[0] == ("update_policy", DAY, "phone", "vaults")
-    assert ("update_policy>promote", 2 * DAY, "phone", "none") in reached(table, "page")
-    hasty = msgspec.structs.replace(table, cooldown=60)
-    assert ("update_policy>promote", DAY + 60, "phone", "none") in reached(hasty, "page")
+def test_a_page_and_a_provider_wait_like_the_page_alone():
+    """They may be in one hand: the identity is no second device."""
+    identity = OidcSigner(
+        label="work",
+        issuer="https://id.example",
+        audience="approvals",
+        sub="42",
+        jwks=(OkpJwk(kid="1", alg="EdDSA", crv="Ed25519", x=person("idp").signer.public_key),),
+    )
+    both = Threshold(label="both", threshold=2, of=(PAGE.signer, identity))
+    owner = Threshold(label="owner", threshold=1, of=(both, person("phone").signer))
+    first, second = options(road(plain(owner=owner), "promote")).listed
+    assert (first.waits, named(first.veto)) == (PAGE_DELAY, "phone")
+    assert (second.waits, second.veto) == (0, ())
+
+
+FOR_LIFE = msgspec.structs.replace(TIGHT, immutable=("managers",))
 
 
 # --- Losses ----------------------------------------------------------------------------------
@@ -304,14 +322,15 @@ def test_an_update_that_waits_is_the_time_to_say_no():
         pytest.param(plain(), "phone laptop", None, id="both"),
         pytest.param(TIGHT, "phone laptop", "recover", id="both, with guardians"),
         pytest.param(TIGHT, "phone laptop g1", None, id="both, and a guardian"),
-        pytest.param(TIGHT, "m1", "update_policy", id="one manager"),
+        pytest.param(TIGHT, "m1", "co_signing", id="one manager"),
         pytest.param(TIGHT, "m1 m2", None, id="managers, whom guardians do not replace"),
-        pytest.param(WITH_MANAGERS, "m1 m2", "update_policy", id="managers of promotes only"),
+        pytest.param(WITH_MANAGERS, "m1", "co_signing", id="one manager of promotes only"),
+        pytest.param(WITH_MANAGERS, "m1 m2", None, id="managers of promotes only"),
+        pytest.param(TIGHT, "phone laptop m1", "recover", id="both devices, and a manager"),
+        pytest.param(FOR_LIFE, "m1", None, id="one manager, for life"),
+        pytest.param(FOR_LIFE, "phone", "update_policy", id="a device, beside managers for life"),
         pytest.param(
-            msgspec.structs.replace(WITH_MANAGERS, immutable=("acts", "managers")),
-            "m1 m2",
-            None,
-            id="managers of promotes, for life",
+            plain(managers=TIGHT.managers), "m1 m2 m3", "update_policy", id="managers of nothing"
         ),
     ],
 )
