@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,10 +111,12 @@ class Person:
         self.asked = []
         self._command("/url", url=address)
         for _ in range(8):
-            self._one("[name=prompt], pre")
-            if "/signed-in?" in self._command("/url", "GET"):
+            # One look at the page: by the second it may be another one.
+            page = self._one("[name=prompt], pre")
+            if "/signed-in?" in self._command("/url", "GET") and not self._is_form(page):
                 return
-            self._step()
+            self._step(page)
+            self._wait_until_gone(page)
         raise RuntimeError("the provider did not send the browser back")
 
     def text(self) -> str:
@@ -125,8 +128,8 @@ class Person:
         """End the browser."""
         self._command("", "DELETE")
 
-    def _step(self) -> None:
-        prompt = str(self._command(f"/element/{self._one('[name=prompt]')}/attribute/value", "GET"))
+    def _step(self, page: str) -> None:
+        prompt = str(self._command(f"/element/{page}/attribute/value", "GET"))
         self.asked.append(prompt)
         if self.declines:
             self._click("a[href$=abort]")
@@ -135,6 +138,18 @@ class Person:
             self._write("[name=login]", self.name)
             self._write("[name=password]", "any")
         self._click("[type=submit]")
+
+    def _is_form(self, page: str) -> bool:
+        return self._command(f"/element/{page}/name", "GET") == "input"
+
+    def _wait_until_gone(self, page: str) -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                self._is_form(page)
+            except RuntimeError:  # stale: its document was left
+                return
+        raise RuntimeError("the provider's page stays, whatever is done on it")
 
     def _write(self, selector: str, text: str) -> None:
         self._command(f"/element/{self._one(selector)}/value", text=text)
