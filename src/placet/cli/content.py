@@ -1,4 +1,4 @@
-"""What a statement says, in full, for whoever is to sign what somebody else composed.
+"""What a statement says, in full, for whoever is to sign it.
 
 It is read from the very bytes that are signed, and from nothing that was sent beside them.
 """
@@ -27,8 +27,13 @@ from placet.core.table import Rules, clause_digest
 from placet.core.words import six_words
 
 
-def content(sent: UntrustedStatement) -> Shown:
-    """Return a statement's title and everything that it would change."""
+def content(sent: UntrustedStatement, *, own: bool) -> Shown:
+    """Return a statement's title and everything that it would change.
+
+    Args:
+        sent: The statement.
+        own: Whether this tool composed it.
+    """
     kind = titled(sent.statement).kind
     title = f"{kind} of key {short(sent.key)}" if sent.key else f"{kind} for every key of an app"
     facts = [
@@ -36,7 +41,7 @@ def content(sent: UntrustedStatement) -> Shown:
         ("signed by", f"{len(sent.signatures)} so far"),
         ("expires", until(sent.statement)),
     ]
-    return Shown(title, facts)
+    return Shown(title, facts, own=own)
 
 
 def identity(sent: UntrustedStatement) -> list[Fact]:

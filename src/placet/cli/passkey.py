@@ -35,6 +35,7 @@ from placet.client.signing import SigningKey
 from placet.core.encoding import unb64
 from placet.core.signer import PasskeySigner
 from placet.core.statement import UntrustedStatement
+from placet.core.words import six_words
 from placet.errors import MalformedError, NotFoundError, PlacetError, PolicyDeniedError
 
 if TYPE_CHECKING:
@@ -178,13 +179,17 @@ def _sign_on_page(
         approval = assertion(signer, client_data=client, authenticator_data=data, signature=raw)
         return attach(sent, signer, approval)
 
+    def announce(url: str) -> None:
+        say(Text.assemble(("six words: ", "dim"), (" ".join(six_words(sent.digest)), "bold cyan")))
+        _announce(f"sign with the passkey {signer.label!r}", url)
+
     return ask(
         site_of(signer.origins[0], port),
         approval_page(shown, sent, signer),
         judge,
         token=secrets.token_urlsafe(TOKEN),
         seconds=PATIENCE,
-        announce=lambda url: _announce(f"sign with the passkey {signer.label!r}", url),
+        announce=announce,
     )
 
 

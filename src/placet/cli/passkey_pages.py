@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from rich.console import Console
 from rich.text import Text
 
 from placet.cli.output import Cell, Fact, plain
@@ -45,6 +46,15 @@ _SHELL = """<!doctype html>
 </html>
 """
 _COLOURS = {"red": "bad", "yellow": "odd", "green": "good"}
+_OWN = (
+    "The <code>placet</code> on this machine composed this statement.",
+    "Your terminal shows the same six words. If not, or if you did not start this, decline.",
+)
+_OTHERS = (
+    "<b>Somebody else composed this statement.</b> Read all of it.",
+    "Your terminal shows the same six words: it is the same statement, be it good or bad.",
+)
+_console = Console(width=4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +64,31 @@ class Shown:
     Args:
         title: What it is, in one line.
         facts: Its content.
+        own: Composed by this tool; words vouch for nothing that somebody else composed.
     """
 
     title: str
     facts: Sequence[Fact]
+    own: bool = True
 
 
-def approval_page(
-    shown: Shown, sent: UntrustedStatement, signer: PasskeySigner, *, rest: Iterable[Fact] = ()
-) -> bytes:
+def approval_page(shown: Shown, sent: UntrustedStatement, signer: PasskeySigner) -> bytes:
     """Return the page that asks whether to sign a statement.
 
     Args:
         shown: What the terminal showed.
         sent: The statement.
         signer: The passkey that is asked.
-        rest: Facts of this tool's own, above the others.
     """
     words = "".join(f"<li>{escape(w)}</li>" for w in six_words(sent.digest))
+    origin, compare = _OWN if shown.own else _OTHERS
     content = f"""<h1>{_text(shown.title)}</h1>
-<p>The <code>placet</code> on this machine composed this statement. It takes effect when you
-sign it with your passkey <b>{_text(signer.label)}</b>, and not before.</p>
-{_facts([*rest, *shown.facts])}
+<p>{origin} Without a signature it has no effect; you would sign it with your passkey
+<b>{_text(signer.label)}</b>.</p>
+{_facts(shown.facts)}
 <h2>Six words</h2>
 <ol class="words">{words}</ol>
-<p class="hint">Your terminal shows the same six words. If it does not, or if you did not start
-this, decline.</p>
+<p class="hint">{compare}</p>
 <p class="digest"><span>statement</span> {_text(sent.digest)}</p>"""
     return _page(
         step="approve",
@@ -168,21 +177,19 @@ def _page(
 
 def _facts(facts: Iterable[Fact]) -> str:
     rows = "".join(
-        f"<tr><th>{_text(name.strip())}</th><td{_colour(value)}>{_text(value)}</td></tr>"
-        for name, value in facts
+        f"<tr><th>{_text(name.strip())}</th><td>{_text(value)}</td></tr>" for name, value in facts
     )
     return f"<table>{rows}</table>"
 
 
 def _text(value: Cell) -> str:
-    if isinstance(value, Text):
-        return escape(value.plain)
-    return escape(plain("-" if value is None else str(value)))
-
-
-def _colour(value: Cell) -> str:
-    """Return the class of a text that is coloured on the terminal, in whole or in part."""
+    """Return a text as HTML, with the colours of the terminal that mean something."""
     if not isinstance(value, Text):
-        return ""
-    styles = " ".join([str(value.style), *(str(s.style) for s in value.spans)])
-    return next((f' class="{c}"' for name, c in _COLOURS.items() if name in styles), "")
+        return escape(plain("-" if value is None else str(value)))
+    parts = []
+    for text, style, _ in value.render(_console):
+        colour = style.color.name if style is not None and style.color is not None else ""
+        said = escape(text)
+        known = _COLOURS.get(colour)
+        parts.append(f'<span class="{known}">{said}</span>' if known else said)
+    return "".join(parts)

@@ -124,7 +124,7 @@ def sign(
             "Name the right one: placet owner show tells which is used and which there are.",
         )
     port = Home.find().settings().owner.page_port
-    return sign_with(key, sent, shown or content(sent), port=port)
+    return sign_with(key, sent, shown or content(sent, own=True), port=port)
 
 
 def missing_signatures(sent: UntrustedStatement, owner: Threshold) -> PlacetError | None:

@@ -142,7 +142,9 @@ def _signer(home: Home, key_file: Path | None) -> Pen:
 
 def _signed(sent: UntrustedStatement, signer: Pen) -> UntrustedStatement:
     """Sign what is put forward or taken back; whether this signer may is for vaults to say."""
-    return sign_with(signer, sent, content(sent), port=Home.find().settings().owner.page_port)
+    return sign_with(
+        signer, sent, content(sent, own=True), port=Home.find().settings().owner.page_port
+    )
 
 
 def _post(
