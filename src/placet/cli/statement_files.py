@@ -1,0 +1,68 @@
+"""Statements in files: read, judged by who may sign them, and learnt from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from placet.cli.files import read_json
+from placet.cli.look import look
+from placet.cli.pen import missing_signatures
+from placet.cli.reach import Target
+from placet.cli.settings import Home
+from placet.cli.words import titled
+from placet.core.signer import Threshold
+from placet.core.statement import (
+    Birth,
+    Chained,
+    SignedStatement,
+    UntrustedStatement,
+    open_statement,
+)
+from placet.errors import ApprovalError, MalformedError, PlacetError
+from placet.policy.authority import Way, signers_of, wait_of, ways
+
+
+def read_statement(file: Path) -> UntrustedStatement:
+    """Read a statement of a key's chain. Its signatures are *not* checked."""
+    sent = open_statement(read_json(file, SignedStatement, "signed statement"))
+    if not isinstance(sent.statement, Chained):
+        raise MalformedError(
+            f"{file} holds a {titled(sent.statement).kind}, which has no place in a charter",
+            "Stage it: placet stage KEY --profile FILE --version V --source COMMIT",
+        )
+    return sent
+
+
+def learn_birth(home: Home, sent: UntrustedStatement) -> None:
+    """Keep a birth that others have signed since it was composed here."""
+    if not isinstance(sent.statement, Birth):
+        return
+    if missing_signatures(sent, sent.statement.body.policy.owner) is None:
+        for known in home.known_keys():
+            if known.key == sent.digest:
+                home.remember(msgspec.structs.replace(known, birth=sent.signed()))
+
+
+def ways_of(home: Home, sent: UntrustedStatement) -> tuple[Way, ...]:
+    """Return in which ways a statement may be approved, by the key's policy in force."""
+    if isinstance(sent.statement, Birth):
+        return ways(None, sent)
+    target = Target.find(home, sent.key)
+    return ways(target.visit(lambda v: look(v, target.key), "asking").policy, sent)
+
+
+def anybody(found: tuple[Way, ...]) -> Threshold:
+    """Return the principal of all whose signature may count: owners, managers, guardians."""
+    return Threshold(label="who may sign this", threshold=1, of=signers_of(found))
+
+
+def still_lacking(found: tuple[Way, ...], sent: UntrustedStatement) -> PlacetError | None:
+    """Return why the signatures so far are not enough, if they are not."""
+    vetoed = frozenset(way.names for way in found if way.names is not None)
+    try:
+        wait_of(found, frozenset(s.signer for s in sent.signatures), seen=vetoed)
+    except ApprovalError as e:
+        return e
+    return None
