@@ -48,6 +48,7 @@ KINDS = {
 TEXTS = frozenset(
     {
         "--app",
+        "--client-id",
         "--config",
         "--fmspc",
         "--image",
@@ -67,6 +68,7 @@ TEXTS = frozenset(
         "dev logs NAME",
         "key add KEYID",  # not known here yet
         "key new LABEL",
+        "oidc enrol ISSUER",
         "owner use SIGNER",
         "STAGE",  # nothing that is kept here says what is staged
         "platform serve --listen",

@@ -170,7 +170,7 @@ def test_help_explains_before_it_asks(empty):
     """The help of every command of this room, so that a change of it is seen."""
     story = Transcript(empty, "help")
     story.run("--help")
-    for group in ("owner", "policy", "key", "vault", "evidence", "profile"):
+    for group in ("owner", "policy", "key", "oidc", "vault", "evidence", "profile"):
         story.run(group, "--help")
     for command in (
         *(("owner", c) for c in ("init", "add", "use", "show")),
@@ -178,6 +178,7 @@ def test_help_explains_before_it_asks(empty):
         *(("key", c) for c in ("new", "list", "show", "sync", "add", "forget")),
         *((c,) for c in ("stage", "pending", "revoke", "review", "promote", "retire")),
         *((c,) for c in ("sign", "deliver", "log")),
+        *(("oidc", c) for c in ("enrol", "sign")),
         ("vault", "show"),
         *(("evidence", c) for c in ("show", "verify")),
         *(("profile", c) for c in ("from-evidence", "diff")),

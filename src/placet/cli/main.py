@@ -35,6 +35,7 @@ OWN = {
     "promote": "placet.cli.approve:promote",
     "retire": "placet.cli.approve:retire",
     "sign": "placet.cli.courier:sign_file",
+    "oidc": "placet.cli.oidc:oidc",
     "deliver": "placet.cli.courier:deliver",
     "log": "placet.cli.log:log",
     "policy": "placet.cli.policy:policy",
@@ -67,6 +68,7 @@ SUMMARIES = {
     "promote": "Approve a version.",
     "retire": "End a version's approval.",
     "sign": "Add a signature to a statement in a file.",
+    "oidc": "Approve by a sign-in at an identity provider, as a factor.",
     "deliver": "Bring a signed statement in a file to the vaults.",
     "attest": "Attest a live vault or app: what it runs, and who vouches for it.",
     "evidence": "Look at attestation evidence, and verify it offline.",
@@ -79,7 +81,18 @@ SUMMARIES = {
 
 
 SECTIONS = {
-    "Owners": ("owner", "policy", "key", "pending", "review", "promote", "retire", "log", "sign"),
+    "Owners": (
+        "owner",
+        "policy",
+        "key",
+        "pending",
+        "review",
+        "promote",
+        "retire",
+        "log",
+        "sign",
+        "oidc",
+    ),
     "Stagers and couriers": ("stage", "revoke", "deliver"),
     "Anybody": ("attest", "evidence", "profile", "collateral", "completion"),
     "Machines": ("run", "vault", "platform"),
