@@ -392,7 +392,7 @@ def run(mutants: Sequence[Mutant], tests: Sequence[str], folder: Path) -> dict[s
         pid, _ = os.wait()
         slot, mutant = busy.pop(pid)
         killers[mutant.source] = slot.finish()
-        mark = "." if killers[mutant.source] else "S"
+        mark = "." if killers[mutant.source] else f"\nsurvived: {mutant.line} {mutant.name}\n"
         print(mark, end="", flush=True)
     print()
     return killers
