@@ -57,7 +57,7 @@ def oidc() -> None:
 def enrol(
     *, issuer: str, client_id: str, label: str, out: Path, no_browser: bool, as_json: bool
 ) -> None:
-    r"""Sign in once at ISSUER, and write who that is as a signer for a policy.
+    r"""Sign in at ISSUER, and write a signer for a policy.
 
     The provider's keys of today are pinned in it: vaults fetch none, and ask nobody. Compare
     them with what the provider publishes elsewhere. ISSUER is written exactly as the provider
