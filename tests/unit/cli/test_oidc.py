@@ -14,6 +14,7 @@ from placet_testing.oidc_provider import AUDIENCE
 from placet_testing.oidc_provider_http import served
 
 from placet.cli import oidc
+from placet.cli.main import cli
 from placet.cli.output import DONE, REFUSED, USAGE
 from placet.client.oidc import Means
 from placet.client.oidc_web import ProviderWeb
@@ -46,7 +47,7 @@ def _file(there, tmp_path):
 
 def run(*words):
     """Run a command; return its exit code and what it printed."""
-    result = CliRunner().invoke(oidc.oidc, [str(word) for word in words])
+    result = CliRunner().invoke(cli, ["oidc", *map(str, words)])
     return result.exit_code, result.stdout, result.stderr
 
 
