@@ -44,6 +44,7 @@ POLICY_TESTS = (
     "tests/unit/policy",
     "tests/scenario/test_governance.py",
     "tests/scenario/test_charter_model.py",
+    "tests/unit/vault/test_service.py",
 )
 SETS = {
     "verifier": (MODULES, TESTS),
@@ -57,10 +58,13 @@ SETS = {
 GOVERNANCE = "tests/scenario/test_governance.py"
 FIRST = {
     **dict.fromkeys(
-        ("auto_migrate", "authority", "governance", "rules", "timing", "statement"), GOVERNANCE
+        ("auto_migrate", "authority", "branches", "governance", "rules", "timing"),
+        "tests/unit/policy/test_rules_of_change.py",
     ),
+    "statement": GOVERNANCE,
     "charter": "tests/unit/policy/test_charter.py",
     "key_policy": "tests/unit/policy/test_charter.py",
+    "pending": "tests/unit/vault/test_service.py",
     "principal": "tests/unit/policy/test_principal.py",
     "signers": "tests/unit/policy/test_signers.py",
     "webauthn": "tests/unit/policy/test_webauthn.py",

@@ -13,9 +13,9 @@ from placet.core.limits import PAGE_DELAY
 from placet.core.signer import Signer, Threshold, signer_id
 from placet.core.statement import Promote, Recover, UntrustedStatement, UpdatePolicy, Void
 from placet.core.table import Rules
-from placet.errors import ApprovalError, PolicyDeniedError
+from placet.errors import ApprovalError
 from placet.policy.auto_migrate import clause_of
-from placet.policy.governance import acts_for
+from placet.policy.governance import acts_for, guardians_of, open_recovery
 from placet.policy.key_policy import KeyPolicy, birth_of
 from placet.policy.principal import alone_on_page, any_of, check_principal, leaves, require
 
@@ -111,17 +111,10 @@ def wait_of(found: Sequence[Way], signed: frozenset[str], *, seen: frozenset[str
 
 def _recovery_way(policy: KeyPolicy, statement: Recover) -> Way:
     # 3.3 Guardians sign the intent; who is to be the owner signs the completion.
-    guardians, recovery = policy.rules.guardians, policy.recovery
     if statement.body.owner is not None:
-        if guardians is None:
-            raise PolicyDeniedError("this key has no guardians", reason="no-guardians")
-        return Way(principals=(guardians.principal,), owner=None)
-    if recovery is None or recovery.intent != statement.body.intent:
-        raise PolicyDeniedError(
-            f"no recovery {statement.body.intent} is open: it was vetoed, completed or never taken",
-            reason="no-recovery",
-        )
-    return Way(principals=(recovery.owner,), owner=recovery.owner)
+        return Way(principals=(guardians_of(policy).principal,), owner=None)
+    owner = open_recovery(policy, statement.body.intent).owner
+    return Way(principals=(owner,), owner=owner)
 
 
 def _wait(way: Way, signed: frozenset[str]) -> int:

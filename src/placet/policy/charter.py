@@ -17,7 +17,6 @@ from placet.core.statement import (
     Birth,
     Chained,
     Delete,
-    Promote,
     Retire,
     UntrustedStatement,
     Void,
@@ -184,20 +183,14 @@ def replay(sents: Sequence[UntrustedStatement]) -> KeyPolicy:
 def effective_at(statement: Chained, vault_set: VaultSet) -> int:
     """Return at how many vaults a statement is effective (I12).
 
-    A birth at n, since creation needs all; a promote at k; a retire at n - k + 1, for
-    fewer leave k vaults that would still serve what was retired. A promote that retires
-    others lets in at k, and shuts out at n - k + 1: the larger of the two counts, as for
-    whatever else may both give and take.
+    A birth at n, since creation needs all; a retire or delete at n - k + 1, for fewer leave
+    k vaults that would still serve what was retired. Everything else at k, which is never
+    fewer than these, since 2k > n.
     """
     n, k = vault_set.n, vault_set.k
-    shuts_out = n - k + 1
     if isinstance(statement, Birth):
         return n
-    if isinstance(statement, Retire | Delete):
-        return shuts_out
-    if isinstance(statement, Promote) and statement.body.earlier == "keep":
-        return k
-    return max(k, shuts_out)
+    return n - k + 1 if isinstance(statement, Retire | Delete) else k
 
 
 def _step(

@@ -24,7 +24,7 @@ from placet.core.statement import (
     UpdatePolicy,
     Void,
 )
-from placet.core.table import Act, ActName, Rules
+from placet.core.table import Act, ActName, Guardians, Rules
 from placet.errors import ConflictError, KeyDeletedError, MalformedError, PolicyDeniedError
 from placet.policy.auto_migrate import check_use
 from placet.policy.key_policy import (
@@ -38,7 +38,7 @@ from placet.policy.key_policy import (
     raised,
     retired,
 )
-from placet.policy.principal import check_principal, leaves
+from placet.policy.principal import leaves
 from placet.policy.rules import ACTS, check_rules, check_succession
 
 
@@ -161,33 +161,45 @@ def _ruled(policy: KeyPolicy, rules: Rules, at: int) -> KeyPolicy:
 
 
 def _recovered(policy: KeyPolicy, statement: Recover, digest: str, at: int) -> KeyPolicy:
-    body, guardians = statement.body, policy.rules.guardians
+    body = statement.body
     if body.owner is not None:
         # 4.7 Intent: one at a time, for an owner that could act.
-        if guardians is None:
-            raise PolicyDeniedError("this key has no guardians", reason="no-guardians")
+        guardians = guardians_of(policy)
         if policy.recovery is not None:
             raise PolicyDeniedError(
                 f"recovery {policy.recovery.intent} is open already", reason="recovery-open"
             )
-        check_principal(body.owner)
         check_rules(structs.replace(policy.rules, owner=body.owner))
         recovery = Recovery(intent=digest, owner=body.owner, since=at, ready=at + guardians.delay)
         return replace(policy, recovery=recovery)
     # 4.8 Completion: of the intent that is open. It changes who owns, never what runs.
-    if policy.recovery is None or policy.recovery.intent != body.intent:
-        raise PolicyDeniedError(
-            f"no recovery {body.intent} is open: it was vetoed, completed or never taken",
-            reason="no-recovery",
-        )
-    cooldown = guardians.cooldown if guardians else 0
+    done = open_recovery(policy, body.intent)
     return replace(
         policy,
-        rules=structs.replace(policy.rules, owner=policy.recovery.owner),
+        rules=structs.replace(policy.rules, owner=done.owner),
         recovery=None,
         young=(),
-        promote_from=at + cooldown,
+        promote_from=at + guardians_of(policy).cooldown,
     )
+
+
+def guardians_of(policy: KeyPolicy) -> Guardians:
+    """Return the guardians of a key, or raise `PolicyDeniedError`."""
+    guardians = policy.rules.guardians
+    if guardians is None:
+        raise PolicyDeniedError("this key has no guardians", reason="no-guardians")
+    return guardians
+
+
+def open_recovery(policy: KeyPolicy, intent: str | None) -> Recovery:
+    """Return the recovery that is open, or raise `PolicyDeniedError` if it is not this one."""
+    recovery = policy.recovery
+    if recovery is None or recovery.intent != intent:
+        raise PolicyDeniedError(
+            f"no recovery {intent} is open: it was vetoed, completed or never taken",
+            reason="no-recovery",
+        )
+    return recovery
 
 
 def _voided(policy: KeyPolicy, statement: Void) -> KeyPolicy:
