@@ -717,7 +717,7 @@ def id_tokens() -> Json:
     good = list(accepted())
     rotated = ".".join(parts(header("es-2026"), claims(), KEYS["es-2026"]))
     return {
-        "spec": "spec/03, section 2",
+        "spec": "docs/oidc.md",
         "statement": {"nonce": b64(NONCE), "issued_at": NOW, "expires_at": ENDS},
         "signers": [
             {"name": name, "signer": one, "id": signer_id(one)} for name, one in SIGNERS.items()
@@ -759,7 +759,7 @@ def signers() -> Json:
         {"name": n, "signer": s, "id": signer_id(s), "type": "malformed"}
         for n, s in unfit_signers().items()
     ]
-    return {"spec": "spec/03, section 2", "cases": found}
+    return {"spec": "docs/oidc.md", "cases": found}
 
 
 def main() -> int:
