@@ -10,7 +10,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip
 DOORS  := pyproject.toml --extra platform
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench fuzz mutants tcb requirements lock wheels clean
+.PHONY: help setup demo test lint format bench fuzz nightly mutants tcb requirements lock wheels clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -54,8 +54,13 @@ fuzz: $(STAMP) ## every parser against hostile bytes, FUZZ_SECONDS each (5)
 	  || true
 	@$(BIN)/python tools/fuzz.py
 
-mutants: $(STAMP) ## delete each check of the verifier in turn; a test must fail
+nightly: $(STAMP) ## the seeded network over 100,000 seeds (10 to 20 minutes)
+	@$(BIN)/python tools/nightly.py
+
+mutants: $(STAMP) ## delete each check of the verifier, core and policy in turn; a test must fail
 	@$(BIN)/python tools/mutants.py --at-least 100
+	@$(BIN)/python tools/mutants.py --set core --at-least 90
+	@$(BIN)/python tools/mutants.py --set policy --at-least 90
 
 tcb: $(STAMP) ## lines per trusted room, and what the vault's trusted base depends on
 	@$(BIN)/python tools/tcb.py
