@@ -406,7 +406,7 @@ def test_status_is_fresh_and_signed(story: Story) -> None:
     nonce = b64(b"q" * 32)
     status = story.benches[2].vault.status(nonce)
     body = open_signed(status.status, StatusBody, vault=vault_name(3))
-    assert (body.nonce, body.boot, body.boots, body.schemas) == (nonce, "boot-1", 1, (1,))
+    assert (body.nonce, body.boot, body.boots, body.schemas) == (nonce, "boot-1", 1, (1, 2))
     assert body.checkpoint.startswith("placet/" + vault_name(3).removeprefix("sha256:"))
     assert "boot boot-1" in body.checkpoint
 
