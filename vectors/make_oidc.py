@@ -343,6 +343,8 @@ def algorithms() -> Refusals:
     for alg in ("none", "None", "NONE", "nOnE"):
         unsigned = f"{b64(header(alg=alg))}.{b64(claims())}."
         yield f"alg: {alg}, unsigned", unsigned, *refused
+        nameless = header(alg=alg, kid=...)
+        yield f"alg: {alg}, without kid", f"{b64(nameless)}.{b64(claims())}.", *refused
     yield "alg: none, with a signature", headed(alg="none"), *refused
     public = RS.public_key()
     pem, der = (

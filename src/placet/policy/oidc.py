@@ -97,7 +97,6 @@ def verify_enrolment(
     Raises:
         ApprovalError, MalformedError: As `verify_id_token`.
     """
-    check_provider(provider)
     _, claims = _verified(provider, token)
     _check_claims(provider, claims, nonce, issued_at, expires_at)
     sub = claims.get("sub")

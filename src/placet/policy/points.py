@@ -1,24 +1,10 @@
-"""Points of elliptic curves, as public keys: on the curve, in one spelling, of full order."""
+"""Points of Ed25519 as public keys: on the curve, in one spelling, of full order."""
 
 from __future__ import annotations
-
-from cryptography.hazmat.primitives.asymmetric import ec
 
 _ed25519_size = 32
 _p = 2**255 - 19
 _d = -121665 * pow(121666, -1, _p) % _p
-
-
-def check_p256(raw: bytes) -> None:
-    """Refuse what is no uncompressed point of P-256.
-
-    Raises:
-        ValueError: Another spelling, or no point of the curve.
-    """
-    # One key, one spelling: the compressed form would be another signer id.
-    if raw[:1] != b"\x04":
-        raise ValueError("not an uncompressed point")
-    ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), raw)
 
 
 def check_ed25519(raw: bytes) -> None:
