@@ -211,7 +211,7 @@ def _notes(target: Target, found: Look) -> None:
     policy = found.policy
     for fork in found.view.forks:
         children = " and ".join(map(short, fork.children))
-        warn(f"two statements stand on {short(fork.prev)}: {children}; vaults differ for good")
+        warn(f"two statements stand on {short(fork.prev)}: {children}")
     if found.answered < policy.vault_set.k:
         warn(
             f"only {found.answered} of {len(found.vaults)} vaults answered, fewer than "

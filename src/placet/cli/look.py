@@ -136,11 +136,12 @@ def _standing(view: CharterView, vault: str) -> Standing:
     chain = view.chains.get(vault)
     if chain is None:
         return "unbelievable" if vault in view.wrong else "silent"
-    if chain == view.policy.chain:
-        return "current"
     if not chain:
         return "unborn"
-    return "behind" if vault in view.lagging else "fork"
+    # After a merge it may have come to this head by another branch.
+    if chain[-1] == view.policy.head:
+        return "current"
+    return "behind" if chain == view.policy.chain[: len(chain)] else "fork"
 
 
 STANDING = {
