@@ -25,6 +25,7 @@ from placet.cli.output import (
     warn,
     when,
 )
+from placet.cli.passkey_young import young, young_facts
 from placet.cli.pen import words
 from placet.cli.reach import Target, clock
 from placet.cli.words import titled
@@ -76,6 +77,7 @@ def document(target: Target, found: Look) -> dict[str, object]:
         ],
         "tombstones": sorted(policy.tombstones),
         "stagers": policy.stagers,
+        "young": young(policy, clock.now()),
         "statements": [_effect(found, t.sent) for t in found.taken],
         "vaults": found.vaults,
         "answered": found.answered,
@@ -122,6 +124,7 @@ def _print(target: Target, found: Look) -> None:
             f"{target.known.constellation}: any {policy.vault_set.k} of {len(vaults)}",
         ),
     ]
+    facts += young_facts(policy, clock.now())
     answer(Text(policy.label, style="bold"))
     show_facts(facts)
     rows: list[tuple[Cell, ...]] = [
