@@ -1,9 +1,12 @@
 """What shells and ``placet`` say to each other: scripts, words that were typed, answers.
 
 A script runs ``placet`` with ``_PLACET_COMPLETE`` and the words of the command line in its
-environment, as click's do (zsh and fish get click's own scripts). `answer` is all that
-happens then: no command runs, no vault is asked, no file is written, and whatever goes
-wrong, nothing is said.
+environment, and understands the same answers as click's own scripts, which are not taken:
+bash's would replace ``sha256:`` by itself, zsh's fails every second time when it is found by
+autoload, and fish's ends a word or a summary at its first comma.
+
+`answer` is all that happens when a shell asks: no command runs, no vault is asked, no file
+is written, and whatever goes wrong, nothing is said.
 """
 
 from __future__ import annotations
@@ -47,6 +50,51 @@ BASH = """\
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
+ZSH = """\
+#compdef %(prog_name)s
+%(complete_func)s() {
+    local -a plain described response
+    local type key descr
+    response=("${(@f)$(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \\
+        %(complete_var)s=zsh_complete "${words[1]}" 2>/dev/null)}")
+    for type key descr in ${response}; do
+        case $type in
+            plain) [[ $descr == _ ]] && plain+=("$key") || described+=("$key:$descr") ;;
+            file) _path_files -f ;;
+            dir) _path_files -/ ;;
+        esac
+    done
+    (( $#described )) && _describe -V unsorted described -U
+    (( $#plain )) && compadd -U -V unsorted -a plain
+}
+# Found by autoload, this file is the function that is called; else it only defines one.
+if [[ $funcstack[1] == _%(prog_name)s ]]; then
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
+"""
+
+FISH = """\
+function %(complete_func)s
+    set -l words (commandline -cp)
+    set -l word (commandline -t)
+    for line in (COMP_WORDS=$words COMP_CWORD=$word %(complete_var)s=fish_complete \\
+            %(prog_name)s 2>/dev/null)
+        set -l said (string split -m 1 "," -- $line)
+        switch $said[1]
+            case file
+                __fish_complete_path $said[2]
+            case dir
+                __fish_complete_directories $said[2]
+            case plain
+                echo $said[2]
+        end
+    end
+end
+complete --command %(prog_name)s --no-files --keep-order --arguments "(%(complete_func)s)"
+"""
+
 
 class Bash(BashComplete):
     """Bash, which splits words at ``:`` and ``=`` as well, and replaces the last piece only."""
@@ -70,10 +118,22 @@ class Bash(BashComplete):
         return f"{item.type},{str(item.value).removeprefix(self._kept)}"
 
 
+class Zsh(ZshComplete):
+    """Zsh, with our script."""
+
+    source_template = ZSH
+
+
+class Fish(FishComplete):
+    """Fish, with our script."""
+
+    source_template = FISH
+
+
 SHELLS: Mapping[str, type[ShellComplete]] = {
     "bash": Bash,
-    "zsh": ZshComplete,
-    "fish": FishComplete,
+    "zsh": Zsh,
+    "fish": Fish,
 }
 
 
