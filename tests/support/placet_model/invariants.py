@@ -1,0 +1,121 @@
+"""What must hold in every state, whatever the oracle says: I1, I5, I12 and no second branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from placet.policy.receipts import vouching
+from placet_model import cast, oracle, oracle_taking
+from placet_model.oracle import History, Link, Refused, Said
+from placet_model.world import Disagreement, World
+
+
+@dataclass
+class Watch:
+    """Looks at a world after each step, and remembers what has been effective."""
+
+    world: World
+    chains: list[tuple[str, ...]] = field(init=False)
+    won: dict[str, set[str]] = field(default_factory=dict)
+    """By statement: its children that k vaults held at one time."""
+    shut: dict[str, frozenset[int]] = field(default_factory=dict)
+    """Statements that were effective, and what they shut out."""
+
+    def __post_init__(self) -> None:
+        """Begin with what is."""
+        self.chains = [self.world.chain(at) for at in range(self.world.n)]
+
+    def look(self) -> None:
+        """Check everything.
+
+        Raises:
+            Disagreement: An invariant does not hold; which, is said.
+        """
+        released = {code: 0 for code in cast.CODES}
+        for at in range(self.world.n):
+            for code in cast.CODES:
+                if self.world.releases(at, code):
+                    released[code] += 1
+                    self._consented(at, code)
+            self._chained(at)
+        self._one_branch()
+        self._shut_out(released)
+
+    def _past(self, at: int) -> History:
+        """Return a vault's history as its own record has it, not as the oracle does."""
+        return tuple(
+            Link(self.world.saids[link.sent.digest], link.at or 0, frozenset())
+            for link in self.world.nodes[at].taken()
+        )
+
+    def _consented(self, at: int, code: int) -> None:
+        """I1: what lets it in stands in this vault's charter, signed by who had to."""
+        past = self._past(at)
+        if not oracle.allowed(past, code, self.world.clock(at)):
+            raise Disagreement(f"I1: vault {at} releases to code {code} without an approval")
+        for i, link in enumerate(past):
+            try:
+                oracle_taking._wait(past[:i], link.said, link.said.signed, veto=True)  # noqa: SLF001
+            except Refused as e:
+                raise Disagreement(
+                    f"I1: vault {at} took {link.said.kind} of {set(link.said.signed)}: {e}"
+                ) from e
+
+    def _chained(self, at: int) -> None:
+        """I5: a line of statements, each on the one before; it grows, or k vaults say otherwise."""
+        chain, before = self.world.chain(at), self.chains[at]
+        self.chains[at] = chain
+        if chain == before:
+            return
+        version = 0
+        for prev, digest in zip((None, *chain), chain, strict=False):
+            said = self.world.saids[digest]
+            stands = said.prev == prev or prev in said.heads
+            version = version + 1 if said.kind != "merge" else max(said.base, version) + 1
+            if not stands or said.base + 1 != version:
+                raise Disagreement(f"I5: at vault {at} {said.kind} stands on something else")
+        same = sum(1 for a, b in zip(chain, before, strict=False) if a == b)
+        if same < len(before):
+            node = self.world.nodes[at]
+            kept = node.charter[same]
+            backed = vouching(cast.vaults(self.world.n, self.world.k), kept.sent, kept.receipts)
+            if len(backed.keys() - {cast.vault(at)}) < self.world.k:
+                raise Disagreement(f"I5: vault {at} changed branch, and k vaults do not say so")
+
+    def _one_branch(self) -> None:
+        """R8.2: of the children of a statement, one at most is ever held by k vaults."""
+        held: dict[str, int] = {}
+        for chain in self.chains:
+            for digest in chain:
+                held[digest] = held.get(digest, 0) + 1
+        for digest, count in held.items():
+            said = self.world.saids[digest]
+            if count >= self.world.k and said.prev is not None and said.kind != "merge":
+                won = self.won.setdefault(said.prev, set())
+                won.add(digest)
+                if len(won) > 1:
+                    raise Disagreement("R8.2: two branches were effective")
+            if count >= self.world.n - self.world.k + 1 and digest not in self.shut:
+                self.shut[digest] = self._shuts(said)
+
+    def _shuts(self, said: Said) -> frozenset[int]:
+        if said.kind == "retire":
+            return frozenset({said.code})
+        if said.kind == "promote" and said.earlier == "retire":
+            return frozenset(cast.CODES) - {said.code}
+        return frozenset(cast.CODES) if said.kind == "delete" else frozenset()
+
+    def _shut_out(self, released: dict[int, int]) -> None:
+        """I12: what was retired at n-k+1 vaults has no k of them, until a promote brings it back."""
+        for digest, codes in self.shut.items():
+            for code in codes:
+                if released[code] >= self.world.k and not self._back(digest, code):
+                    raise Disagreement(f"I12: retired code {code} has k vaults again")
+
+    def _back(self, digest: str, code: int) -> bool:
+        for chain in self.chains:
+            after = chain[chain.index(digest) + 1 :] if digest in chain else ()
+            for said in map(self.world.saids.__getitem__, after):
+                if code in said.lets_in or (said.kind == "promote" and said.code == code):
+                    return True
+        return False
