@@ -416,6 +416,7 @@ def signatures() -> Refusals:
         "ES256: s and r": with_signature(s + r),
         "ES256: a byte less": with_signature(es_raw[:-1]),
         "ES256: a byte more": with_signature(es_raw + b"\0"),
+        "ES256: a zero before s": with_signature(r + b"\0" + s),
         "ES256: DER": with_signature(ES.sign(es, DETERMINISTIC)),
         "ES256: SHA-512": with_signature(_ecdsa_sha512(es)),
         "EdDSA: a byte less": with_signature(ed_raw[:-1], "ed-2027"),

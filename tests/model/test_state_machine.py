@@ -70,7 +70,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def deliver(self, data):
-        """Bring a vault any statement there is: late, again, out of order, with what stands before it."""
+        """Bring a vault any statement there is: late, again, out of order, or with those before."""
         newest = list(self.world.saids)[-6:]
         self._bring(data, data.draw(st.sampled_from(newest)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from placet_testing.charters import ANCHOR, NOW, identity, profile, vault_name
+from placet_testing.charters import vault_set as make_vault_set
 
 from placet.core.attestation import AttestedIdentity
 from placet.core.body import BirthBody
@@ -15,7 +16,6 @@ from placet.policy.key_policy import KeyPolicy
 from placet.policy.principal import leaves
 from placet_model.ideal import signer
 from placet_model.oracle import Clause, Group, Table
-from placet_testing.charters import vault_set as make_vault_set
 
 assert ANCHOR
 DAY = 86400
@@ -25,7 +25,12 @@ CODES = (1, 2, 3, 4, 90)
 PEOPLE = (
     "owner", "spare", "page", "new", "heir", "m1", "m2", "m3", "g1", "g2", "g3", "platform",
 )  # fmt: skip
-ROW_NAMES = {"promote": "promote", "retire": "retire", "update": "update_policy", "delete": "delete"}
+ROW_NAMES = {
+    "promote": "promote",
+    "retire": "retire",
+    "update": "update_policy",
+    "delete": "delete",
+}
 
 
 def group(need: int, *who: str) -> Group:
@@ -133,7 +138,8 @@ def _group(it: Threshold) -> Group:
 @lru_cache(4096)
 def _table(rules: Rules) -> Table:
     guardians, clause = rules.guardians, rules.auto_migrate
-    assert rules.managers and guardians
+    assert rules.managers
+    assert guardians
     return Table(
         owner=_group(rules.owner),
         managers=_group(rules.managers),

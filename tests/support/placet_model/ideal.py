@@ -113,7 +113,5 @@ def ideal() -> Iterator[None]:
         open_signed,
         receipt_of,
     )
-    with in_place(
-        {verify_signature: _verify} | {f: lru_cache(20_000)(f) for f in remembered}
-    ):
+    with in_place({verify_signature: _verify} | {f: lru_cache(20_000)(f) for f in remembered}):
         yield

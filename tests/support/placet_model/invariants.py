@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from placet.policy.receipts import vouching
 from placet_model import cast, oracle, oracle_taking
 from placet_model.oracle import History, Link, Refused, Said
-from placet_model.world import Disagreement, World
+from placet_model.world import DisagreementError, World
 
 
 @dataclass
@@ -29,9 +29,9 @@ class Watch:
         """Check everything.
 
         Raises:
-            Disagreement: An invariant does not hold; which, is said.
+            DisagreementError: An invariant does not hold; which, is said.
         """
-        released = {code: 0 for code in cast.CODES}
+        released = dict.fromkeys(cast.CODES, 0)
         for at in range(self.world.n):
             for code in cast.CODES:
                 if self.world.releases(at, code):
@@ -52,12 +52,12 @@ class Watch:
         """I1: what lets it in stands in this vault's charter, signed by who had to."""
         past = self._past(at)
         if not oracle.allowed(past, code, self.world.clock(at)):
-            raise Disagreement(f"I1: vault {at} releases to code {code} without an approval")
+            raise DisagreementError(f"I1: vault {at} releases to code {code} without an approval")
         for i, link in enumerate(past):
             try:
-                oracle_taking._wait(past[:i], link.said, link.said.signed, veto=True)  # noqa: SLF001
+                oracle_taking._wait(past[:i], link.said, link.said.signed, veto=True)
             except Refused as e:
-                raise Disagreement(
+                raise DisagreementError(
                     f"I1: vault {at} took {link.said.kind} of {set(link.said.signed)}: {e}"
                 ) from e
 
@@ -73,14 +73,16 @@ class Watch:
             stands = said.prev == prev or prev in said.heads
             version = version + 1 if said.kind != "merge" else max(said.base, version) + 1
             if not stands or said.base + 1 != version:
-                raise Disagreement(f"I5: at vault {at} {said.kind} stands on something else")
+                raise DisagreementError(f"I5: at vault {at} {said.kind} stands on something else")
         same = sum(1 for a, b in zip(chain, before, strict=False) if a == b)
         if same < len(before):
             node = self.world.nodes[at]
             kept = node.charter[same]
             backed = vouching(cast.vaults(self.world.n, self.world.k), kept.sent, kept.receipts)
             if len(backed.keys() - {cast.vault(at)}) < self.world.k:
-                raise Disagreement(f"I5: vault {at} changed branch, and k vaults do not say so")
+                raise DisagreementError(
+                    f"I5: vault {at} changed branch, and k vaults do not say so"
+                )
 
     def _one_branch(self) -> None:
         """R8.2: of the children of a statement, one at most is ever held by k vaults."""
@@ -94,7 +96,7 @@ class Watch:
                 won = self.won.setdefault(said.prev, set())
                 won.add(digest)
                 if len(won) > 1:
-                    raise Disagreement("R8.2: two branches were effective")
+                    raise DisagreementError("R8.2: two branches were effective")
             if count >= self.world.n - self.world.k + 1 and digest not in self.shut:
                 self.shut[digest] = self._shuts(said)
 
@@ -106,11 +108,11 @@ class Watch:
         return frozenset(cast.CODES) if said.kind == "delete" else frozenset()
 
     def _shut_out(self, released: dict[int, int]) -> None:
-        """I12: what was retired at n-k+1 vaults has no k of them, until a promote brings it back."""
+        """I12: what was retired at n-k+1 vaults has no k, until a promote brings it back."""
         for digest, codes in self.shut.items():
             for code in codes:
                 if released[code] >= self.world.k and not self._back(digest, code):
-                    raise Disagreement(f"I12: retired code {code} has k vaults again")
+                    raise DisagreementError(f"I12: retired code {code} has k vaults again")
 
     def _back(self, digest: str, code: int) -> bool:
         for chain in self.chains:

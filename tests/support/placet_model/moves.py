@@ -16,7 +16,8 @@ from placet_model.world import World
 Pick = Callable[[Sequence[Any]], Any]
 RARELY = (False,) * 7 + (True,)
 OTHERS = (
-    {"page"}, {"spare"}, {"new"}, {"heir"}, {"m1", "m2"}, {"g1", "g2"}, {"platform"}, {"owner", "m1"},
+    {"page"}, {"spare"}, {"new"}, {"heir"}, {"m1", "m2"}, {"g1", "g2"}, {"platform"},
+    {"owner", "m1"},
 )  # fmt: skip
 
 
@@ -138,14 +139,16 @@ def recover(world: World, pick: Pick) -> str:
     if opened and pick((True, True, False)):
         by = whoever(past, "completion", pick)
         return world.say(past, "recover", by, names=opened[0].id)
-    owner = pick((cast.group(1, "heir"), cast.group(1, "heir", "page"), cast.group(1, "owner", "heir")))
+    owner = pick(
+        (cast.group(1, "heir"), cast.group(1, "heir", "page"), cast.group(1, "owner", "heir"))
+    )
     return world.say(past, "recover", whoever(past, "intent", pick), owner=owner)
 
 
 def merge(world: World, pick: Pick) -> str | None:
     """Have the owner end a fork; sometimes forgetting something."""
     pasts = {o.past[-1].said.id: o.past for o in world.oracles if o.past}
-    if len(pasts) < 2:  # noqa: PLR2004 - a fork has two heads
+    if len(pasts) < 2:
         return None
     heads = sorted(pasts)
     some = [pasts[h] for h in heads if h == heads[0] or pick((True, True, False))]

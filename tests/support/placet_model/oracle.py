@@ -8,7 +8,7 @@ mistake is not made twice. The numbers are those of spec/03 and spec/09.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -213,7 +213,7 @@ def young(past: History) -> dict[str, int]:
         if said.table.owner == table(past[:i]).owner:
             continue
         found = {s: t for s, t in found.items() if s in after}
-        found |= {s: link.at + said.table.cooldown for s in after - before}
+        found |= dict.fromkeys(after - before, link.at + said.table.cooldown)
     return found
 
 
@@ -257,9 +257,7 @@ def allowed(past: History, code: int, now: int) -> bool:
     if not past or deleted(past):
         return False
     found = covering(past, code)
-    return (
-        found is not None and (found[1] is None or now < found[1]) and found[0] >= floor(past)
-    )
+    return found is not None and (found[1] is None or now < found[1]) and found[0] >= floor(past)
 
 
 def view(past: History) -> dict[str, object]:

@@ -67,7 +67,11 @@ def deliver(vault: Vault, run: Sequence[Bundle], *, now: int, k: int, me: int) -
         wait.args = (wait.said.id, vault)
         raise
     except Elsewhere:
-        return _change(vault, run, now, k, me)
+        try:
+            return _change(vault, run, now, k, me)
+        except Waits as wait:
+            wait.args = (wait.said.id, vault)  # all of another branch, or none
+            raise
 
 
 def _fresh(vault: Vault, run: Sequence[Bundle]) -> Sequence[Bundle]:
@@ -95,7 +99,11 @@ def _extend(vault: Vault, run: Sequence[Bundle], now: int, k: int, me: int) -> V
         steps.append((past, said, backed, signed, wait))
         past = (*past, Link(said, at, frozenset(times) | {me}))
     for i, (before, said, backed, _, _) in enumerate(steps):
-        if not (backed or said.issued - SKEW <= now < said.ends or _excused(before, said, steps[i + 1 :])):
+        if not (
+            backed
+            or said.issued - SKEW <= now < said.ends
+            or _excused(before, said, steps[i + 1 :])
+        ):
             raise Refused("too late")
     for before, said, backed, _, wait in steps:
         if not backed:
@@ -258,7 +266,7 @@ def _use(past: History, said: Said) -> None:
 
 def foreign(code: int) -> bool:
     """Return whether a code is of another app, which no clause may bring in."""
-    return code >= 90  # noqa: PLR2004 - by agreement with `cast`
+    return code >= 90
 
 
 def _retire(past: History, said: Said) -> None:

@@ -10,22 +10,24 @@ from placet.policy.pending import check_revoke_pending, check_stage
 from placet_model import cast
 from placet_model.ideal import signature
 from placet_model.moves import Pick
-from placet_model.world import Disagreement, World
+from placet_model.world import DisagreementError, World
 
 
 def check_inert(world: World, pick: Pick) -> None:
     """Stage a version at a vault and bring the stage as if it were a statement of a charter.
 
     Raises:
-        Disagreement: A policy or a release changed, or the charter took it.
+        DisagreementError: A policy or a release changed, or the charter took it.
     """
     at = pick([i for i, o in enumerate(world.oracles) if o.past])
-    before = [(node, [world.releases(i, c) for c in cast.CODES]) for i, node in enumerate(world.nodes)]
+    before = [
+        (node, [world.releases(i, c) for c in cast.CODES]) for i, node in enumerate(world.nodes)
+    ]
     code, who = pick(cast.CODES), pick(("platform", "owner", "m1", "g1"))
     body = StageBody(
         profile=cast.version_of(code, 9), version="9", source="main", provenance=None, review=None
     )
-    write = world._composer()  # noqa: SLF001
+    write = world._composer()
     policy = world.nodes[at].policy
     assert policy
     staged = write.stage(policy.key, body)
@@ -41,7 +43,9 @@ def check_inert(world: World, pick: Pick) -> None:
             pass
         world.nodes[at], problem = world.nodes[at].bring([Courier(sent=signed)], world.clock(at))
         if problem is None:
-            raise Disagreement("I4: a charter took what was staged")
-    after = [(node, [world.releases(i, c) for c in cast.CODES]) for i, node in enumerate(world.nodes)]
+            raise DisagreementError("I4: a charter took what was staged")
+    after = [
+        (node, [world.releases(i, c) for c in cast.CODES]) for i, node in enumerate(world.nodes)
+    ]
     if before != after:
-        raise Disagreement("I4: staging changed something")
+        raise DisagreementError("I4: staging changed something")

@@ -1,7 +1,7 @@
 """n vaults that take statements by the real rules, each beside its oracle.
 
 Every delivery is given to both; where they differ in what a vault answers, holds or
-would release, `Disagreement` says in what.
+would release, `DisagreementError` says in what.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-
 from placet_testing.charters import NOW
 
 from placet.client.signing import Composer, promote_body
@@ -22,7 +21,7 @@ from placet.core.dsse import Signed, sign_record
 from placet.core.messages import Taken
 from placet.core.statement import UntrustedStatement, compose, open_statement
 from placet.core.table import clause_digest
-from placet.errors import ConflictError, AncestorMissingError, ApprovalWaitingError, PlacetError
+from placet.errors import AncestorMissingError, ApprovalWaitingError, ConflictError, PlacetError
 from placet.policy import branches, charter, gate
 from placet.policy.charter import Courier, TakenStatement
 from placet.policy.key_policy import KeyPolicy
@@ -33,7 +32,7 @@ from placet_model.oracle import History, Said, Table
 from placet_model.oracle_taking import Vault
 
 
-class Disagreement(AssertionError):
+class DisagreementError(AssertionError):
     """Vault and oracle differ, or an invariant does not hold."""
 
 
@@ -61,7 +60,9 @@ class Node:
         """Return the charter as a start reads it from the record."""
         return tuple(_from_record(kept, _k(self.charter)) for kept in self.charter)
 
-    def bring(self, couriers: Sequence[Courier], now: int) -> tuple[Node, PlacetError | None]:
+    def bring(  # noqa: PLR0911 - one return for each way it can end
+        self, couriers: Sequence[Courier], now: int
+    ) -> tuple[Node, PlacetError | None]:
         """Return this vault after it was brought a run, and what it answers if not yes."""
         try:
             return self._take(couriers, now), None
@@ -104,7 +105,13 @@ class Node:
         return replace(node, waiting=waiting)
 
     def _receipted(self, fresh: TakenStatement, now: int) -> Kept:
-        own = receipt(self.number, fresh.sent.key, fresh.sent.digest, fresh.sent.statement.base_version + 1, now)  # type: ignore[union-attr]
+        own = receipt(
+            self.number,
+            fresh.sent.key,
+            fresh.sent.digest,
+            fresh.sent.statement.base_version + 1,
+            now,
+        )  # type: ignore[union-attr]
         others = tuple(r for r in fresh.receipts if r.vault_key != own.vault_key)
         return Kept(fresh.sent, (own, *others))
 
@@ -160,15 +167,19 @@ class World:
         self.oracles = [Vault() for _ in range(self.n)]
         self.skew = [0] * self.n
         sent = _birth(self.table, self.n, self.k)
-        self.birth = self._keep(sent, {"owner", "spare"}, kind="birth", table=self.table, lets_in=FIRST)
+        self.birth = self._keep(
+            sent, {"owner", "spare"}, kind="birth", table=self.table, lets_in=FIRST
+        )
 
     # --- what is said ---------------------------------------------------------------------
 
-    def say(self, past: History, kind: str, by: Iterable[str], **body: Any) -> str:  # noqa: ANN401
+    def say(self, past: History, kind: str, by: Iterable[str], **body: Any) -> str:
         """Have people sign a statement that stands on the end of a history; return its digest."""
         return self._keep(self._composed(past, kind, body), by, kind=kind, **body)
 
-    def _composed(self, past: History, kind: str, body: dict[str, Any]) -> UntrustedStatement:
+    def _composed(  # noqa: PLR0911 - one return for each type
+        self, past: History, kind: str, body: dict[str, Any]
+    ) -> UntrustedStatement:
         spot: Any = _Spot(self.birth, past[-1].said.id, oracle.version(past))
         write = self._composer()
         if kind == "promote":
@@ -194,7 +205,7 @@ class World:
             return write.delete(spot, "r")
         return write.merge([spot], _merge_body(body))
 
-    def _keep(self, sent: UntrustedStatement, by: Iterable[str], **body: Any) -> str:  # noqa: ANN401
+    def _keep(self, sent: UntrustedStatement, by: Iterable[str], **body: Any) -> str:
         signed = compose(
             sent.statement, tuple(signature(b, sent.payload, sent.digest) for b in sorted(by))
         )
@@ -228,7 +239,7 @@ class World:
         """Bring a vault a run, with all receipts there are (of these vaults); return its answer.
 
         Raises:
-            Disagreement: The real rules answer otherwise than the oracle, or leave another policy.
+            DisagreementError: The real rules answer otherwise, or leave another policy.
         """
         now = self.clock(at)
         found = {
@@ -253,7 +264,9 @@ class World:
         ]
         expected, self.oracles[at] = _foretold(self.oracles[at], bundles, now, self.k, at)
         if answer != expected:
-            raise Disagreement(f"vault {at} says {answer} ({problem!r}), the oracle {expected}")
+            raise DisagreementError(
+                f"vault {at} says {answer} ({problem!r}), the oracle {expected}"
+            )
         self.compare(at)
         return answer
 
@@ -265,7 +278,7 @@ class World:
         )
         policy = charter.fold(replace(node, charter=again).taken()) if again else None
         if policy != node.policy:
-            raise Disagreement(f"vault {at} folds to another policy after a restart")
+            raise DisagreementError(f"vault {at} folds to another policy after a restart")
         self.nodes[at] = replace(node, charter=again, policy=policy)
 
     def compare(self, at: int) -> None:
@@ -273,12 +286,12 @@ class World:
         got, expected = cast.seen(self.nodes[at].policy), oracle.view(self.oracles[at].past)
         for name in got.keys() | expected.keys():
             if got.get(name) != expected.get(name):
-                raise Disagreement(
+                raise DisagreementError(
                     f"vault {at}: {name} is {got.get(name)}, the oracle says {expected.get(name)}"
                 )
         node = {d: since for d, (_, since) in self.nodes[at].waiting.items()}
         if node != {d: since for d, (_, since) in self.oracles[at].waiting.items()}:
-            raise Disagreement(f"vault {at}: what waits differs")
+            raise DisagreementError(f"vault {at}: what waits differs")
 
     # --- what may be asked ----------------------------------------------------------------
 
@@ -341,4 +354,3 @@ def _foretold(
         return "waits", wait.args[1]
     except oracle.Refused:
         return "refused", vault
-

@@ -162,6 +162,18 @@ def test_enrolment_is_as_strict_as_an_approval(token):
 
 
 @pytest.mark.req("R5.4")
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "nonce", "auth_time", "nbf"])
+def test_what_is_nested_is_not_shown(claim):
+    """As deep as the parser goes; its text would go deeper."""
+    for depth in range(900, 1000, 2):
+        nested = PROVIDER.claims(NONCE, NOW, **{claim: 0})
+        raw = text(nested).replace(b'":0', b'":' + b"[" * depth + b"]" * depth)
+        with pytest.raises((ApprovalError, MalformedError)) as refusal:
+            verify(PROVIDER.jws(raw))
+        assert "[[" not in refusal.value.detail
+
+
+@pytest.mark.req("R5.4")
 def test_a_flood_of_unknown_kids_costs_neither_memory_nor_time():
     """Nothing is remembered of them, and no signature is verified for them."""
     header = text({"alg": "ES256", "kid": "k1"})
