@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,33 +12,20 @@ from rich.text import Text
 from placet.cli.arguments import DURATION, FILE, key_argument, span
 from placet.cli.candidate import Candidate, find_candidate
 from placet.cli.forward import named_code, read_forward
+from placet.cli.govern import How, decide, expires_option, out_option, reason_option, yes_option
 from placet.cli.key_view import in_force
 from placet.cli.look import Look, look
-from placet.cli.output import Fact, bad, json_option, odd, plain, reported, short, when
-from placet.cli.pen import check_readable, confirm, missing_signatures, send, sign, words, write_out
+from placet.cli.output import Fact, bad, json_option, odd, plain, reported, when
 from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
-from placet.cli.words import named, tee_facts, until
-from placet.client.signing import DAY, Composer, promote_body
+from placet.cli.words import named, tee_facts
+from placet.client.signing import DAY, promote_body
 from placet.core.body import PromoteBody
-from placet.core.statement import Chained, UntrustedStatement
-from placet.errors import ConflictError
-from placet.policy.charter import TakenStatement, effective_at, fold
 
 WEEK = 7 * DAY
 
 Earlier = Literal["keep", "retire"] | int
 """What happens to versions approved before; a number is the seconds of an overlap."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class How:
-    """How a decision is shown, signed and sent."""
-
-    title: str
-    yes: bool
-    out: Path | None
-    as_json: bool
 
 
 @click.command()
@@ -54,9 +39,9 @@ class How:
 )
 @click.option("--unretire", is_flag=True, help="Say plainly that retired code comes back.")
 @click.option("--floor", type=int, metavar="N", help="Raise the lowest security version to N.")
-@click.option("--expires", type=DURATION, default="1d", show_default=True, help="Taken until then.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--out", type=FILE, metavar="FILE", help="Only write the signed statement to FILE.")
+@expires_option
+@yes_option
+@out_option
 @json_option
 @reported
 def promote(  # noqa: PLR0913 - its options
@@ -69,7 +54,7 @@ def promote(  # noqa: PLR0913 - its options
     overlap: int | None,
     unretire: bool,
     floor: int | None,
-    expires: int,
+    expires: int | None,
     yes: bool,
     out: Path | None,
     as_json: bool,
@@ -100,23 +85,20 @@ def promote(  # noqa: PLR0913 - its options
     found.decidable()
     candidate = find_candidate(target, found, forward, code, profile)
     body = _body(found, candidate, earlier, unretire=unretire, floor=floor)
-    sent = Composer(now=clock.now(), lifetime=expires).promote(found.policy, body)
-    facts = [
-        *_promote_facts(found, candidate, body, earlier),
-        *_counting(sent, found),
-        ("expires", until(sent.statement)),
-    ]
-    how = How(title=f"Promote for key {target.name}", yes=yes, out=out, as_json=as_json)
-    return _decide(home, target, found, sent, facts, how)
+    how = How(
+        title=f"Promote for key {target.name}", yes=yes, out=out, as_json=as_json, expires=expires
+    )
+    facts = _promote_facts(found, candidate, body, earlier)
+    return decide(home, target, found, lambda c: c.promote(found.policy, body), facts, how)
 
 
 @click.command()
 @key_argument
 @click.argument("code", metavar="CODE")
-@click.option("--reason", required=True, help="For those who read the statement.")
-@click.option("--expires", type=DURATION, default="1d", show_default=True, help="Taken until then.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--out", type=FILE, metavar="FILE", help="Only write the signed statement to FILE.")
+@reason_option
+@expires_option
+@yes_option
+@out_option
 @json_option
 @reported
 def retire(
@@ -124,7 +106,7 @@ def retire(
     name: str,
     code: str,
     reason: str,
-    expires: int,
+    expires: int | None,
     yes: bool,
     out: Path | None,
     as_json: bool,
@@ -143,11 +125,11 @@ def retire(
     found = target.visit(lambda v: look(v, target.key), "asking").decidable()
     codes = [a.code for a in found.policy.approvals]
     chosen = named_code(codes, code, f"placet key show {target.argument}")
-    sent = Composer(now=clock.now(), lifetime=expires).retire(found.policy, chosen, reason)
-    how = How(title=f"Retire for key {target.name}", yes=yes, out=out, as_json=as_json)
+    how = How(
+        title=f"Retire for key {target.name}", yes=yes, out=out, as_json=as_json, expires=expires
+    )
     facts = _retire_facts(found, chosen, reason)
-    facts += [*_counting(sent, found), ("expires", until(sent.statement))]
-    return _decide(home, target, found, sent, facts, how)
+    return decide(home, target, found, lambda c: c.retire(found.policy, chosen, reason), facts, how)
 
 
 def _body(
@@ -164,44 +146,6 @@ def _body(
         earlier="retire" if earlier == "retire" else body.earlier,
         security_version_floor=found.policy.floor if floor is None else floor,
     )
-
-
-def _decide(  # noqa: PLR0917 - what is decided, and how
-    home: Home,
-    target: Target,
-    found: Look,
-    sent: UntrustedStatement,
-    facts: list[Fact],
-    how: How,
-) -> int:
-    """Check, show, ask, sign, send."""
-    _check_undelivered(home, target, found)
-    # What no vault would take is refused before anybody is asked.
-    check_readable(sent)
-    fold([*found.taken, TakenStatement(sent=sent)])
-    shown = confirm(how.title, facts, sent, yes=how.yes, quiet=how.as_json)
-    owner = found.policy.owner
-    signed = sign(sent, home.owner().key, owner, shown)
-    lacking = missing_signatures(signed, owner)
-    if how.out is not None or lacking is not None:
-        out = how.out or Path(f"statement-{short(signed.digest)}.json")
-        return write_out(signed, out, home, as_json=how.as_json, lacking=lacking)
-    return send(target, signed, home, as_json=how.as_json)
-
-
-def _check_undelivered(home: Home, target: Target, found: Look) -> None:
-    """Refuse to sign a second statement in the place of one that may still arrive."""
-    for path, earlier in home.outbox(target.key):
-        dead = earlier.statement.expires_at <= clock.now()
-        if dead or earlier.digest in found.policy.chain:
-            path.unlink(missing_ok=True)
-        elif getattr(earlier.statement, "prev", None) == found.policy.head:
-            raise ConflictError(
-                f"statement {short(earlier.digest)} ({words(earlier.digest)}) was signed here "
-                "and no vault shows it yet; both on the same head would split the charter",
-                f"Deliver it: placet key sync {target.argument}   or, if nobody else has it, "
-                f"take it back: rm {shlex.quote(str(path))}",
-            )
 
 
 def _promote_facts(
@@ -260,14 +204,3 @@ def _retire_facts(found: Look, code: str, reason: str) -> list[Fact]:
     if not left:
         stays = ("still approved", bad("nothing: no code can open the data then"))
     return [*facts, stays, ("reason", reason)]
-
-
-def _counting(sent: UntrustedStatement, found: Look) -> list[Fact]:
-    policy = found.policy
-    if not isinstance(sent.statement, Chained):
-        raise TypeError("sent: has no place in a charter")
-    needed = effective_at(sent.statement, policy.vault_set)
-    return [
-        ("stands on", f"version {policy.version}, head {short(policy.head)}"),
-        ("effective", f"when {needed} of {policy.vault_set.n} vaults confirm"),
-    ]
