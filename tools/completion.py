@@ -57,6 +57,7 @@ TEXTS = frozenset(
         "--pcs",
         "--origin",
         "--reason",
+        "--rules-of",
         "--root-crl",
         "--rp-id",
         "--security-key",  # usb, or what another distribution names
@@ -65,11 +66,13 @@ TEXTS = frozenset(
         "--source",
         "--stolen",
         "--tcb-signer",
+        "--type-out",
         "dev logs NAME",
         "key add KEYID",  # not known here yet
         "key new LABEL",
         "oidc enrol ISSUER",
         "owner use SIGNER",
+        "STATEMENT",  # vaults show what waits
         "STAGE",  # nothing that is kept here says what is staged
         "platform serve --listen",
         "platform serve --starter",

@@ -106,5 +106,5 @@ def test_completion_knows_commands_and_keys(house):
         said = house.run(environment=shell)
         return [line.partition(",")[2] for line in said.out.split()]
 
-    assert offered("placet", "re") == ["retire", "review", "revoke"]
+    assert offered("placet", "re") == ["recover", "retire", "review", "revoke"]
     assert offered("placet", "key", "show", "no") == ["notes/data"]

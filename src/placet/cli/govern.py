@@ -20,6 +20,7 @@ from placet.cli.govern_ways import lacking, pen_for, who_can_veto
 from placet.cli.look import Look
 from placet.cli.output import Fact, odd, plain, say, short, when
 from placet.cli.passkey_kept import Pen, pen_id
+from placet.cli.passkey_young import young_facts
 from placet.cli.pen import check_readable, confirm, send, sign, words, write_out
 from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
@@ -219,6 +220,7 @@ def _circumstances(target: Target, found: Look, ready: _Ready) -> list[Fact]:
         for w in found.view.waiting
         if w.sent.digest != ready.sent.digest
     ]
+    facts += young_facts(policy, clock.now())
     return [*facts, ("expires", until(statement))]
 
 

@@ -66,10 +66,10 @@ def lacking(
         return None
     open_ways = [w for w in found if w.names is None or w.names in seen]
     each = [[text for p in w.principals if (text := _lacks(p, counting))] for w in open_ways]
-    text = "; ".join(min(each, key=len))
-    young = _young(policy, signed - counting)
+    # Of several ways, the one that lacks the fewest principals is the one to go.
+    _, fewest = min((len(texts), texts) for texts in each)
     return ApprovalError(
-        text + young,
+        "; ".join(fewest) + _young(policy, signed - counting),
         "Have them sign the same statement: placet sign FILE, then placet deliver FILE",
     )
 

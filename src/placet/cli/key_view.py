@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from placet.cli.govern_view import (
+    standing_document,
+    standing_facts,
+    standing_notes,
+    vetoables,
+    waiting_table,
+)
 from placet.cli.look import STANDING, Look, VaultState
 from placet.cli.output import (
     DONE,
@@ -78,6 +85,7 @@ def document(target: Target, found: Look) -> dict[str, object]:
         "tombstones": sorted(policy.tombstones),
         "stagers": policy.stagers,
         "young": young(policy, clock.now()),
+        **standing_document(found),
         "statements": [_effect(found, t.sent) for t in found.taken],
         "vaults": found.vaults,
         "answered": found.answered,
@@ -124,7 +132,7 @@ def _print(target: Target, found: Look) -> None:
             f"{target.known.constellation}: any {policy.vault_set.k} of {len(vaults)}",
         ),
     ]
-    facts += young_facts(policy, clock.now())
+    facts += [*standing_facts(found), *young_facts(policy, clock.now())]
     answer(Text(policy.label, style="bold"))
     show_facts(facts)
     rows: list[tuple[Cell, ...]] = [
@@ -148,6 +156,7 @@ def _print(target: Target, found: Look) -> None:
         ("version", "statement", "what", "about", "issued (UTC)", "at vaults"),
         [(i, *_statement(_effect(found, t.sent), vaults)) for i, t in enumerate(found.taken, 1)],
     )
+    waiting_table(found, vetoables(found))
     show_table(
         "Vaults",
         ("vault", "endpoint", "id", "state", "version", "share", ""),
@@ -212,9 +221,7 @@ def _vault(v: VaultState) -> tuple[Cell, ...]:
 
 def _notes(target: Target, found: Look) -> None:
     policy = found.policy
-    for fork in found.view.forks:
-        children = " and ".join(map(short, fork.children))
-        warn(f"two statements stand on {short(fork.prev)}: {children}")
+    standing_notes(target, found)
     if found.answered < policy.vault_set.k:
         warn(
             f"only {found.answered} of {len(found.vaults)} vaults answered, fewer than "

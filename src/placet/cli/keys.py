@@ -9,6 +9,8 @@ import click
 
 from placet.cli.arguments import FILE, key_argument
 from placet.cli.birth import chosen_vaults, new
+from placet.cli.govern_rules import auto_migrate, update
+from placet.cli.govern_void import delete
 from placet.cli.key_view import show_key
 from placet.cli.look import STANDING, Look, look
 from placet.cli.output import (
@@ -43,13 +45,14 @@ KEY_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 @click.group()
 def key() -> None:
-    """Give birth to keys, and look at them.
+    """Give birth to keys, look at them, and change who may do what.
 
     A KEY is named by its label, its key id, or a unique beginning of either.
     """
 
 
-key.add_command(new)
+for command in (new, update, auto_migrate, delete):
+    key.add_command(command)
 
 
 @key.command("list")
@@ -102,8 +105,9 @@ def show(*, name: str, as_json: bool) -> int:
 def sync(*, name: str, as_json: bool) -> int:
     """Bring a key's vaults up to date.
 
-    First what was signed here and has not arrived, then what some vaults lack. Only
-    statements that were signed already are carried; repeating it is safe.
+    First what was signed here and has not arrived, then what some vaults lack, then what
+    waited and may take effect now. Only statements that were signed already are carried;
+    repeating it is safe.
     """
     home = Home.find()
     target = Target.find(home, name)
@@ -198,7 +202,21 @@ async def _sync(vaults: Constellation, target: Target, home: Home) -> tuple[Look
             delivered.append(sent.digest)
         path.unlink(missing_ok=True)
     await vaults.courier(target.key)
+    delivered += await _bring_waiting(vaults, target)
     return await look(vaults, target.key), delivered
+
+
+async def _bring_waiting(vaults: Constellation, target: Target) -> list[str]:
+    """Bring what waits, soonest first: each vault takes it when its own delay is over.
+
+    A vault that had not seen it begins to wait now, where every signer can see it.
+    """
+    waiting = (await look(vaults, target.key)).view.waiting
+    return [
+        one.sent.digest
+        for one in sorted(waiting, key=lambda w: min(w.until.values()))
+        if (await vaults.submit(one.sent.signed())).confirmed
+    ]
 
 
 def _synced(found: Look) -> int:

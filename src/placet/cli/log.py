@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import click
 from rich.text import Text
 
-from placet.cli.arguments import key_argument
+from placet.cli.arguments import key_argument, span
 from placet.cli.output import (
     DONE,
     FINDINGS,
@@ -48,6 +48,9 @@ WHAT = {
     "release": "share released",
     "recover": "share released to finish creation",
     "denied": "request denied",
+    "waiting": "statement waits",
+    "fork": "another branch seen",
+    "branch-changed": "branch changed",
 }
 
 
@@ -120,9 +123,7 @@ def _vault(number: int, o: Outcome[Trail]) -> tuple[Cell, ...]:
 
 def _about(entry: LogEntry) -> tuple[Cell, Cell, Cell]:
     detail = entry.detail or {}
-    extra = ", ".join(
-        f"{k} {short(str(v)) if str(v).startswith('sha256:') else v}" for k, v in detail.items()
-    )
+    extra = ", ".join(_said(k, v) for k, v in detail.items())
     return (
         short(entry.statement) if entry.statement else "",
         short(entry.subject) if entry.subject else "",
@@ -130,8 +131,19 @@ def _about(entry: LogEntry) -> tuple[Cell, Cell, Cell]:
     )
 
 
+def _said(name: str, value: str | int) -> str:
+    """Return one detail of an entry; a use of the clause stands out by its mark."""
+    if name == "delay" and isinstance(value, int):
+        return f"for {span(value)}"
+    if name == "mark":
+        return "auto: by the clause that it is about"
+    return f"{name} {short(str(value)) if str(value).startswith('sha256:') else value}"
+
+
 def _what(entry: LogEntry) -> Cell:
     text = WHAT.get(entry.kind, entry.kind)
+    if entry.kind in ("waiting", "fork", "branch-changed"):
+        return odd(text)
     return bad(text) if entry.kind == "denied" else text
 
 

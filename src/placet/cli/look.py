@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from placet.cli.output import bad, good, odd, short
 from placet.cli.reach import clock
-from placet.client.charters import CharterView, merge_charters
+from placet.client.charters import CharterView, Fork, merge_charters
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
 from placet.core.encoding import Record
@@ -57,12 +58,22 @@ class Look:
         """Return the statements in force."""
         return tuple(TakenStatement(sent=open_statement(i.signed)) for i in self.view.items)
 
-    def decidable(self) -> Look:
-        """Return this, if a statement can be written on its head.
+    @property
+    def fork(self) -> Fork | None:
+        """Return a fork of which no branch has k vaults: the owner ends it."""
+        k = self.policy.vault_set.k
+        for fork in self.view.forks:
+            # A branch that k vaults have wins (DESIGN section 4).
+            mine = (c for c in fork.children if c in self.policy.chain)
+            if not any(len(self.view.confirmed(c)) >= k for c in mine):
+                return fork
+        return None
+
+    def heard(self) -> Look:
+        """Return this, if so many vaults answered that not all of them may be old.
 
         Raises:
-            QuorumError: Fewer than k vaults answered; all of them may be old.
-            ConflictError: The charter has two branches, and neither has k vaults.
+            QuorumError: Fewer than k did.
         """
         k = self.policy.vault_set.k
         if self.answered < k:
@@ -76,16 +87,21 @@ class Look:
                     for v in silent
                 ],
             )
-        for fork in self.view.forks:
-            # A branch that k vaults have wins (DESIGN section 4).
-            if any(
-                c in self.policy.chain and len(self.view.confirmed(c)) >= k for c in fork.children
-            ):
-                continue
+        return self
+
+    def decidable(self) -> Look:
+        """Return this, if a statement can be written on its head.
+
+        Raises:
+            QuorumError: Fewer than k vaults answered; all of them may be old.
+            ConflictError: The charter has two branches, and neither has k vaults.
+        """
+        self.heard()
+        if (fork := self.fork) is not None:
             raise ConflictError(
                 f"two statements stand on {short(fork.prev)}: "
                 + ", ".join(map(short, fork.children)),
-                f"See which vault has which: placet key show {self.policy.label}",
+                "See which vault has which: placet key show KEY   and end it: placet merge KEY",
             )
         return self
 
@@ -96,6 +112,15 @@ async def look(vaults: Constellation, key: str) -> Look:
     Raises:
         KeyNotBornError: All vaults answered, and none has heard of that key.
         QuorumError: No charter was seen, and not all vaults answered.
+    """
+    return (await look_at(vaults, key))[0]
+
+
+async def look_at(vaults: Constellation, key: str) -> tuple[Look, Mapping[str, CharterAnswer]]:
+    """Read a key's charter from all vaults; return also what each of them said, by its id.
+
+    Raises:
+        KeyNotBornError, QuorumError: As for `look`.
     """
     outcomes = await vaults.fan_out(lambda v: v.charter(key))
     if not outcomes.values:
@@ -109,7 +134,7 @@ async def look(vaults: Constellation, key: str) -> Look:
     view = merge_charters(key, outcomes.values, now=clock.now())
     unborn = [v for v, e in outcomes.errors.items() if isinstance(e, KeyNotBornError)]
     view = view.with_unborn(unborn)
-    return Look(view, tuple(_states(view, outcomes)))
+    return Look(view, tuple(_states(view, outcomes))), outcomes.values
 
 
 def _states(view: CharterView, outcomes: Outcomes[CharterAnswer]) -> list[VaultState]:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from placet.errors import (
+    ApprovalWaitingError,
     ConflictError,
     InternalError,
     MalformedError,
@@ -65,6 +66,8 @@ def exit_code(error: PlacetError) -> int:
     """Return the exit code that an error ends a command with."""
     if isinstance(error, ConflictError):
         return CONFLICT
+    if isinstance(error, ApprovalWaitingError):
+        return PARTLY
     if isinstance(error, UnavailableError):
         return TOO_FEW
     if isinstance(error, MalformedError | NotFoundError):

@@ -43,7 +43,13 @@ from placet.core.messages import Taken
 from placet.core.signer import Threshold, signer_id
 from placet.core.statement import Chained, UntrustedStatement, open_statement
 from placet.core.words import six_words
-from placet.errors import ApprovalError, MalformedError, PlacetError, PolicyDeniedError
+from placet.errors import (
+    ApprovalError,
+    ApprovalWaitingError,
+    MalformedError,
+    PlacetError,
+    PolicyDeniedError,
+)
 from placet.policy.principal import leaves, require
 
 
@@ -196,17 +202,28 @@ def write_out(
 
 
 def result(report: EffectReport) -> int:
-    """Return the exit code: in force everywhere, effective, too few, or refused why."""
+    """Return the exit code: in force everywhere, effective or waiting, too few, refused why."""
     if not report.missing:
         return DONE
-    if report.effective:
+    if report.effective or len(report.confirmed) + len(waits(report)) >= report.needed:
         return PARTLY
     total = len(report.missing) + len(report.confirmed)
-    said = [e for e in report.missing.values() if not isinstance(e, SILENCE)]
+    late = (*SILENCE, ApprovalWaitingError)
+    said = [e for e in report.missing.values() if not isinstance(e, late)]
     # Vaults that said no count as such only if the silent ones could not turn it.
     if len(said) > total - report.needed:
         return exit_code(said[0])
     return TOO_FEW
+
+
+def waits(report: EffectReport) -> tuple[int, ...]:
+    """Return until when vaults have a statement wait, soonest first; 0 where one said nothing."""
+    until = [
+        e.members.get("until")
+        for e in report.missing.values()
+        if isinstance(e, ApprovalWaitingError)
+    ]
+    return tuple(sorted(u if isinstance(u, int) else 0 for u in until))
 
 
 def as_document(
@@ -223,6 +240,7 @@ def as_document(
         elif vault in report.missing:
             e = report.missing[vault]
             missing.append({**place, "became": e.type, "why": e.detail})
+    waiting = waits(report)
     return {
         "type": str(sent.statement.__struct_config__.tag),
         "key": sent.key,
@@ -235,6 +253,7 @@ def as_document(
         "vaults": target.vault_set.n,
         "confirmed": confirmed,
         "missing": missing,
+        "waits_until": waiting[-1] or None if waiting else None,
     }
 
 
@@ -248,12 +267,19 @@ def _show(target: Target, sent: UntrustedStatement, report: EffectReport, code: 
             rows.append((*where, good("confirmed"), receipt))
         else:
             e = report.missing[member.id]
-            state = odd("not confirmed") if isinstance(e, SILENCE) else bad(e.type)
-            rows.append((*where, state, brief(e)))
+            rows.append((*where, *_not_yet(e)))
     show_table("", ("vault", "endpoint", "id", "state", ""), rows)
     answer(verdict(target, report))
     if code != DONE:
-        hint(_next(target, sent, code))
+        hint(_next(target, sent, code, waiting=bool(waits(report))))
+
+
+def _not_yet(e: PlacetError) -> tuple[Text, str]:
+    """Return why a vault has not confirmed, in a word and in a line."""
+    if isinstance(e, ApprovalWaitingError):
+        until = e.members.get("until")
+        return odd("waits"), f"until {when(until)}" if isinstance(until, int) else brief(e)
+    return odd("not confirmed") if isinstance(e, SILENCE) else bad(e.type), brief(e)
 
 
 def verdict(target: Target, report: EffectReport) -> Text:
@@ -272,12 +298,21 @@ def verdict(target: Target, report: EffectReport) -> Text:
         return head + Text(
             f": {count} of {n} vaults confirmed, {report.needed} needed{liars}{tail}"
         )
+    if late := waits(report):
+        head = Text("waits", style="bold yellow")
+        until = f" until {when(late[-1])}" if late[-1] else ""
+        return head + Text(
+            f"{until} at {len(late)} of {n} vaults; it takes effect when {report.needed} confirm. "
+            f"Any owner signer can say no: placet void {target.argument}"
+        )
     head = Text("NOT effective", style="bold red")
     return head + Text(f": {count} of {n} vaults confirmed, {report.needed} needed{tail}")
 
 
-def _next(target: Target, sent: UntrustedStatement, code: int) -> str:
+def _next(target: Target, sent: UntrustedStatement, code: int, *, waiting: bool) -> str:
     label = target.argument
+    if waiting:
+        return f"placet key sync {label}   (after that; anybody can, and it is safe to repeat)"
     if code in (PARTLY, TOO_FEW):
         return f"placet key sync {label}   (when the others are back; it is safe to repeat)"
     if not isinstance(sent.statement, Chained):

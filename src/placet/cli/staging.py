@@ -12,6 +12,7 @@ from placet.cli.arguments import DURATION, FILE, key_argument
 from placet.cli.content import content
 from placet.cli.files import load_key, read_json
 from placet.cli.forward import Forward, Staged, named_code, read_forward
+from placet.cli.govern_view import vetoables, waiting_table
 from placet.cli.look import Look
 from placet.cli.output import (
     DONE,
@@ -99,7 +100,7 @@ def stage(
 @json_option
 @reported
 def pending(*, name: str, as_json: bool) -> int:
-    """List what is put forward for a key, and where vaults differ.
+    """List what is put forward for a key or waits, and where vaults differ.
 
     Nothing of it has any access. What a vault shows counts only if somebody signed it who
     may stage; exit code 1 when a vault shows something else.
@@ -221,6 +222,7 @@ def _document(target: Target, found: Look, forward: Forward) -> dict[str, object
         "version": found.policy.version,
         "answered": forward.answered,
         "pending": [describe(s, forward) for s in forward.staged],
+        "waiting": vetoables(found),
         "forged": [{"vault": n, "why": why} for n, why in forward.forged],
     }
 
@@ -237,7 +239,8 @@ def _standing(found: Look) -> Callable[[str], Cell]:
 
 
 def _show(target: Target, found: Look, forward: Forward) -> None:
-    n = target.vault_set.n
+    n, waiting = target.vault_set.n, vetoables(found)
+    waiting_table(found, waiting)
     for number, why in forward.forged:
         warn(f"vault {number} shows something that nobody staged who may: {why}")
     if not forward.staged:

@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 
 from placet.cli.files import read_json
+from placet.cli.govern_branches import read_branches
+from placet.cli.govern_ways import lacking
 from placet.cli.look import look
 from placet.cli.pen import missing_signatures
 from placet.cli.reach import Target
@@ -16,12 +18,13 @@ from placet.core.signer import Threshold
 from placet.core.statement import (
     Birth,
     Chained,
+    Merge,
     SignedStatement,
     UntrustedStatement,
     open_statement,
 )
-from placet.errors import ApprovalError, MalformedError, PlacetError
-from placet.policy.authority import Way, signers_of, wait_of, ways
+from placet.errors import MalformedError, PlacetError
+from placet.policy.authority import Way, signers_of, ways
 
 
 def read_statement(file: Path) -> UntrustedStatement:
@@ -46,10 +49,16 @@ def learn_birth(home: Home, sent: UntrustedStatement) -> None:
 
 
 def ways_of(home: Home, sent: UntrustedStatement) -> tuple[Way, ...]:
-    """Return in which ways a statement may be approved, by the key's policy in force."""
+    """Return in which ways a statement may be approved, by the key's policy in force.
+
+    Of a merge: by the policies of its branches, each of which asks for its own way.
+    """
     if isinstance(sent.statement, Birth):
         return ways(None, sent)
     target = Target.find(home, sent.key)
+    if isinstance(sent.statement, Merge):
+        _, branches = target.visit(lambda v: read_branches(v, sent.key), "asking")
+        return tuple(way for b in branches for way in ways(b.policy, sent))
     return ways(target.visit(lambda v: look(v, target.key), "asking").policy, sent)
 
 
@@ -59,10 +68,9 @@ def anybody(found: tuple[Way, ...]) -> Threshold:
 
 
 def still_lacking(found: tuple[Way, ...], sent: UntrustedStatement) -> PlacetError | None:
-    """Return why the signatures so far are not enough, if they are not."""
+    """Return whose signatures are still missing, if they are.
+
+    Whether a new signer's cool-down is over is *not* asked: vaults know the time.
+    """
     vetoed = frozenset(way.names for way in found if way.names is not None)
-    try:
-        wait_of(found, frozenset(s.signer for s in sent.signatures), seen=vetoed)
-    except ApprovalError as e:
-        return e
-    return None
+    return lacking(found, frozenset(s.signer for s in sent.signatures), seen=vetoed, now=0)

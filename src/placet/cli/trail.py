@@ -14,7 +14,8 @@ from placet.core.logentry import LogEntry, entry_hash
 from placet.core.messages import CharterAnswer, LogItem
 from placet.errors import VerificationError
 
-RELEASES = ("release", "recover")
+BEFORE = ("waiting", "denied", "fork", "branch-changed")
+"""Entries about a statement that was not taken: it waits, it was refused, it is of a fork."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def check_trail(items: Sequence[LogItem], key: str) -> tuple[LogEntry, ...]:
             raise VerificationError(f"log entry {entry.index} goes back in order or time")
         if entry.kind == "taken":
             taken.add(entry.statement)
-        elif entry.statement is not None and entry.statement not in taken:
+        elif entry.kind not in BEFORE and entry.statement not in (None, *taken):
             raise VerificationError(
                 f"log entry {entry.index} ({entry.kind}) rests on statement {entry.statement}, "
                 "which was not taken before it"

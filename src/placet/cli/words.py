@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from placet.cli.arguments import span
 from placet.cli.bits import switched
 from placet.cli.output import Fact, short, when
+from placet.core.body import (
+    BirthBody,
+    DeleteBody,
+    MergeBody,
+    PromoteBody,
+    RecoverBody,
+    RetireBody,
+    RevokePendingBody,
+    StageBody,
+    UpdatePolicyBody,
+    VoidBody,
+)
 from placet.core.encoding import Record
 from placet.core.profile import (
     Profile,
@@ -17,7 +30,7 @@ from placet.core.profile import (
     TdxMeasurement,
     code_id,
 )
-from placet.core.statement import Birth, Promote, Retire, Statement
+from placet.core.statement import Statement
 
 MEANING = {
     "app": "name of the app",
@@ -234,13 +247,32 @@ class Titled:
 
 def titled(statement: Statement) -> Titled:
     """Return what a statement does, in one line."""
-    if isinstance(statement, Birth):
-        return Titled("birth", statement.body.label)
-    if isinstance(statement, Promote):
-        return Titled("promote", named(statement.body.profile))
-    if isinstance(statement, Retire):
-        return Titled("retire", short(statement.body.code))
-    return Titled(str(statement.__struct_config__.tag), "")
+    say = _subjects[type(statement.body)]
+    return Titled(str(statement.__struct_config__.tag), say(statement.body))
+
+
+def _recovery(body: RecoverBody) -> str:
+    if body.owner is None:
+        return f"completes {short(body.intent or '')}"
+    return f"new owner: {', '.join(part.label for part in body.owner.of)}"
+
+
+def _promotion(body: PromoteBody) -> str:
+    return named(body.profile) + (", by the clause" if body.auto is not None else "")
+
+
+_subjects: dict[type, Callable[[Any], str]] = {
+    BirthBody: lambda body: str(body.label),
+    PromoteBody: _promotion,
+    RetireBody: lambda body: short(body.code),
+    UpdatePolicyBody: lambda body: str(body.reason),
+    RecoverBody: _recovery,
+    VoidBody: lambda body: f"no to {short(body.statement)}",
+    MergeBody: lambda body: f"{len(body.heads)} branches",
+    DeleteBody: lambda body: str(body.label),
+    StageBody: lambda body: f"{body.profile.app} {body.version}",
+    RevokePendingBody: lambda body: short(body.stage),
+}
 
 
 def tee_facts(profile: Profile) -> list[Fact]:

@@ -131,7 +131,7 @@ def test_every_command_of_the_command_line_is_known(tool):
 # --- words ---------------------------------------------------------------------------------
 
 BASH = {
-    "commands": (("re",), ["plain,retire", "plain,review", "plain,revoke"]),
+    "commands": (("re",), ["plain,recover", "plain,retire", "plain,review", "plain,revoke"]),
     "subcommands": (("key", "s"), ["plain,show", "plain,sync"]),
     "options": (("promote", "k", "--re"), ["plain,--retire-now"]),
     "an option once": (("promote", "k", "--retire-now", "--re"), []),
