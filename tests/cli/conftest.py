@@ -146,13 +146,16 @@ class House:
         assert code is None or said.code == code, f"{arguments}: {said}"
         return said
 
-    def terminal(self, *arguments: str, answer: str = "", code: int = 0) -> str:
+    def terminal(
+        self, *arguments: str, answer: str = "", code: int = 0, prompt: str = "[y/N]:"
+    ) -> str:
         """Run ``placet`` as a process on a terminal of 100 columns; return what is on it.
 
         Args:
             arguments: Its command line.
             answer: Typed when a question is asked.
             code: The exit code that it must end with.
+            prompt: How the question ends.
         """
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
@@ -175,7 +178,7 @@ class House:
         with contextlib.suppress(OSError), os.fdopen(master, "r+b", buffering=0) as screen:
             while more := screen.read(4096):
                 text += more
-                if answer and text.rstrip().endswith(b"[y/N]:"):
+                if answer and text.rstrip().endswith(prompt.strip().encode()):
                     screen.write(answer.encode() + b"\n")
                     answer = ""
         assert process.wait(60) == code, text.decode()

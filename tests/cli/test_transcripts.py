@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 from placet_testing.charters import person, profile
+from placet_testing.owners import Owners
 
 from placet.cli.main import cli
 
@@ -166,17 +167,114 @@ def test_policies_as_their_author_sees_them(house):
     story.check()
 
 
+GUARDED = """
+managers = { all = ["m1", "m2"] }
+[acts]
+promote = { managers = true }
+[guardians]
+all = ["g1", "g2"]
+delay = "7d"
+cooldown = "3d"
+"""
+CLAUSE = """
+[auto_migrate]
+any = ["platform"]
+changes = ["image", "measurement"]
+max_step = 1
+delay = "1d"
+budget = 3
+expires_at = 2099-01-01T00:00:00Z
+"""
+
+
+def test_rules_as_their_owner_changes_them(house):
+    """A team, its managers' signatures, the clause and its use, a no, the end of the key."""
+    owners, story = Owners(house), Transcript(house, "govern")
+    owners.born(owners.policy())
+    team = owners.policy("team", GUARDED)
+    story.run("key", "update", "notes", "--policy", team, "--reason", "we are a team", "--yes")
+    story.run("key", "show", "notes")
+    file = house.folder / "promote.json"
+    promote = ("promote", "notes", "--profile", house.profile(2), "--keep", "--yes")
+    story.run(*promote, "--out", file)
+    owners.sign(file, "m1", "m2")
+    house.run("deliver", file)  # shows six words, which differ from run to run
+    both = owners.policy("both", GUARDED + CLAUSE)
+    on = ("key", "auto-migrate", "on", "notes", "--policy", both)
+    story.run(*on, "--yes", code=2)
+    clause = house.folder / "on.json"
+    story.run(*on, "--type-out", "let platform promote notes without me", "--out", clause)
+    owners.sign(clause, "m1", "m2")
+    house.run("deliver", clause)
+    use = ("--profile", house.profile(3), "--key-file", owners.pem("platform"), "--yes")
+    story.run("migrate", "notes", *use, code=5)
+    story.run("key", "show", "notes")
+    story.run("void", "notes")
+    waiting = house.json("void", "notes")["open"][0]["statement"]
+    story.run("void", "notes", waiting, "--reason", "not this one", "--yes")
+    story.run("log", "notes")
+    story.run("key", "delete", "notes", "--type-out", "notes", "--yes")
+    story.run("key", "show", "notes")
+    story.check()
+
+
+def test_a_recovery_as_people_see_it(house):
+    """Guardians ask for a new owner; too early it is not completed; the old owner says no."""
+    owners, story = Owners(house), Transcript(house, "recovery")
+    owners.born(owners.policy("guarded", GUARDED))
+    file = house.folder / "recover.json"
+    story.run(
+        *("recover", "start", "notes", "--new-owner", owners.public("heir"), "--yes"),
+        *("--reason", "all keys burnt", "--key-file", owners.pem("g1"), "--out", file),
+    )
+    story.run("sign", file, "--key-file", owners.pem("g2"), "--yes")
+    house.run("deliver", file)
+    story.run("recover", "show", "notes")
+    heir = ("--key-file", owners.pem("heir"), "--yes")
+    story.run("recover", "complete", "notes", *heir, code=5)
+    intent = house.json("recover", "show", "notes")["intent"]
+    story.run("void", "notes", intent, "--reason", "I am here", "--yes")
+    story.run("recover", "show", "notes")
+    story.check()
+
+
+def test_a_fork_as_its_owner_sees_it(house):
+    """Two devices promote at once, at two vaults each: shown, then merged."""
+    owners, story = Owners(house), Transcript(house, "fork")
+    owners.born(owners.policy())
+    files = []
+    for version in (2, 3):
+        files.append(house.folder / f"{version}.json")
+        promote = ("promote", "notes", "--profile", house.profile(version), "--keep", "--yes")
+        house.run(*promote, "--out", files[-1])
+        owners.forget()
+    for file, away in ((files[0], (3, 4, 5)), (files[1], (1, 2, 5))):
+        house.stop(*(n for n in away if house.vaults[n - 1]))
+        house.run("deliver", file, code=4)
+        house.start(*(n for n in (1, 2, 3, 4) if not house.vaults[n - 1]))
+        owners.forget()
+    story.run("promote", "notes", "--profile", house.profile(4), "--yes", code=6)
+    story.run("merge", "notes", "--reason", "both devices", "--yes", code=5)
+    house.start(5)
+    story.run("key", "sync", "notes")
+    story.check()
+
+
 def test_help_explains_before_it_asks(empty):
     """The help of every command of this room, so that a change of it is seen."""
     story = Transcript(empty, "help")
     story.run("--help")
-    for group in ("owner", "policy", "key", "oidc", "vault", "evidence", "profile"):
+    for group in ("owner", "policy", "key", "recover", "oidc", "vault", "evidence", "profile"):
         story.run(group, "--help")
     for command in (
         *(("owner", c) for c in ("init", "add", "use", "show")),
         *(("policy", c) for c in ("new", "check", "explain", "simulate")),
         *(("key", c) for c in ("new", "list", "show", "sync", "add", "forget")),
         *((c,) for c in ("stage", "pending", "revoke", "review", "promote", "retire")),
+        *(("key", c) for c in ("update", "delete")),
+        *(("key", "auto-migrate", c) for c in ("on", "off")),
+        *((c,) for c in ("migrate", "void", "merge")),
+        *(("recover", c) for c in ("start", "show", "complete")),
         *((c,) for c in ("sign", "deliver", "log")),
         *(("oidc", c) for c in ("enrol", "sign")),
         ("vault", "show"),

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from placet.cli.arguments import span
-from placet.cli.output import Fact, bad, odd, short, when
+from placet.cli.output import Fact, bad, odd, plain, short, when
 from placet.cli.passkey_pages import Shown
-from placet.cli.policy_words import Names
+from placet.cli.policy_words import Names, kind
 from placet.cli.words import named, tee_facts, titled, until
 from placet.core.body import (
     BirthBody,
@@ -22,9 +22,11 @@ from placet.core.body import (
     StageBody,
     UpdatePolicyBody,
 )
+from placet.core.signer import owner_fingerprint, signer_id
 from placet.core.statement import UntrustedStatement
 from placet.core.table import Rules, clause_digest
 from placet.core.words import six_words
+from placet.policy.principal import leaves
 
 
 def content(sent: UntrustedStatement, *, own: bool) -> Shown:
@@ -34,8 +36,8 @@ def content(sent: UntrustedStatement, *, own: bool) -> Shown:
         sent: The statement.
         own: Whether this tool composed it.
     """
-    kind = titled(sent.statement).kind
-    title = f"{kind} of key {short(sent.key)}" if sent.key else f"{kind} for every key of an app"
+    what = titled(sent.statement).kind
+    title = f"{what} of key {short(sent.key)}" if sent.key else f"{what} for every key of an app"
     facts = [
         *_body(sent),
         ("signed by", f"{len(sent.signatures)} so far"),
@@ -104,7 +106,12 @@ def _recover(body: RecoverBody) -> list[Fact]:
     if body.owner is None:
         return [("completes", str(body.intent)), ("reason", body.reason)]
     who = f"{body.owner.threshold} of {', '.join(s.label for s in body.owner.of)}"
-    return [("new owner", bad(who)), ("reason", body.reason)]
+    # Anybody can be called by any name: what a signer is called proves nothing.
+    keys: list[Fact] = [
+        (f"  {plain(s.label)}", f"{kind(s)}, {signer_id(s)}") for s in leaves(body.owner)
+    ]
+    prints: list[Fact] = [("  fingerprint", owner_fingerprint(body.owner))]
+    return [("new owner", bad(who)), *keys, *prints, ("reason", body.reason)]
 
 
 def _merge(body: MergeBody) -> list[Fact]:

@@ -70,8 +70,8 @@ class How:
     """What a person types instead of y: for what must not be done by habit."""
     typed: str | None = None
     """What was typed on the command line already."""
-    instead_of: str | None = None
-    """A statement on the same head that this one is to end, or says no to."""
+    urgent: bool = False
+    """It ends whatever else was signed on the same head: not to be held up by that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,14 +246,14 @@ def _type_out(how: How) -> None:
 
 def _check_undelivered(home: Home, target: Target, found: Look, how: How) -> None:
     """Refuse to sign a second statement in the place of one that may still arrive."""
-    shown = {w.sent.digest for w in found.view.waiting} | {how.instead_of}
+    shown = {w.sent.digest for w in found.view.waiting}
     for path, earlier in home.outbox(target.key):
         dead = earlier.statement.expires_at <= clock.now()
         if dead or found.policy.knows(earlier.digest):
             path.unlink(missing_ok=True)
         elif getattr(earlier.statement, "prev", None) == found.policy.head:
-            if earlier.digest in shown:
-                continue  # It waits in plain sight, and stops nobody.
+            if how.urgent or earlier.digest in shown:
+                continue  # It is to end here; or it waits in plain sight, and stops nobody.
             raise ConflictError(
                 f"statement {short(earlier.digest)} ({words(earlier.digest)}) was signed here "
                 "and no vault shows it yet; both on the same head would split the charter",

@@ -62,7 +62,7 @@ def branches_of(found: Look, answers: Mapping[str, CharterAnswer]) -> tuple[Bran
         )
         for tip in tips
     ]
-    return tuple(sorted(branches, key=lambda b: (-b.policy.version, b.policy.head)))
+    return tuple(sorted(branches, key=lambda b: (-b.policy.version, b.at)))
 
 
 def _tips(views: Mapping[str, CharterView], whole: CharterView) -> list[CharterView]:

@@ -135,8 +135,7 @@ def standing_facts(found: Look) -> list[Fact]:
     """Return rules beyond the plain ones, and what is under way."""
     policy, now = found.policy, clock.now()
     names, clause = Names.of(policy.rules), policy.rules.auto_migrate
-    facts: list[Fact] = [("signers", names.who(policy.owner))]
-    facts += [f for f in rules_facts(policy.rules, plain=True) if f[0] != "auto-migrate"]
+    facts = [f for f in rules_facts(policy.rules, plain=True) if f[0] != "auto-migrate"]
     if clause is not None:
         left = _uses_left(policy, now)
         text = f"on, {left} of {clause.budget} uses left" if left else "used up, or over"

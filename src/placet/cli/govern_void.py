@@ -87,7 +87,7 @@ def void(
         as_json=as_json,
         expires=expires,
         key_file=key_file,
-        instead_of=digest,
+        urgent=True,
     )
     facts = _facts(found, digest, one, reason)
     return decide(home, target, found, lambda c: c.void(found.policy, digest, reason), facts, how)

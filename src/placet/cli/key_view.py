@@ -34,6 +34,7 @@ from placet.cli.output import (
 )
 from placet.cli.passkey_young import young, young_facts
 from placet.cli.pen import words
+from placet.cli.policy_words import Names
 from placet.cli.reach import Target, clock
 from placet.cli.words import titled
 from placet.core.statement import Chained, UntrustedStatement
@@ -123,6 +124,7 @@ def _print(target: Target, found: Look) -> None:
     facts: list[Fact] = [
         ("key id", policy.key),
         ("owner", policy.birth_owner),
+        ("signers", Names.of(policy.rules).who(policy.owner)),
         ("version", f"{policy.version}, head {short(policy.head)}"),
         ("floor", f"security version {policy.floor}"),
         ("data key", _data_key(found)),
@@ -169,6 +171,8 @@ def _data_key(found: Look) -> Text:
     committed = [v.share for v in found.vaults if v.share]
     n = len(found.vaults)
     ended = found.policy.birth_expires_at
+    if found.policy.deleted:
+        return bad("destroyed by its owner, and its shares with it")
     if not committed and clock.now() >= ended:
         return bad(f"never created, and it can no longer be: the birth ended {when(ended)}")
     if not committed:

@@ -150,13 +150,19 @@ def send(target: Target, sent: UntrustedStatement, home: Home, *, as_json: bool)
     path = home.post(sent)
     report = target.visit(lambda v: v.submit(sent.signed()), "sending")
     code = result(report)
-    if not report.missing:
+    if not report.missing or _refused_by_all(report):
         path.unlink(missing_ok=True)
     if as_json:
         print_json(as_document(target, sent, report))
     else:
         _show(target, sent, report, code)
     return code
+
+
+def _refused_by_all(report: EffectReport) -> bool:
+    """Say whether every vault answered no, so that nothing of it is under way."""
+    late = (*SILENCE, ApprovalWaitingError)
+    return not report.confirmed and not any(isinstance(e, late) for e in report.missing.values())
 
 
 def write_out(
@@ -197,7 +203,10 @@ def write_out(
         hint(f"placet deliver {file}   (or any courier carries it)")
     else:
         answer(f"signed, and more must sign: {lacking.detail}")
-        hint(f"placet sign {file}   (each of the others, on their own machine)")
+        hint(
+            f"placet sign {file}   (each of the others, on their own machine; "
+            f"then: placet deliver {file})"
+        )
     return DONE
 
 

@@ -227,7 +227,7 @@ def _start_facts(policy: KeyPolicy, owner: Threshold, reason: str) -> list[Fact]
     guardians = policy.rules.guardians
     facts: list[Fact] = [
         ("new owner", bad(Names.of(policy.rules).who(owner))),
-        *((f"  {plain(s.label)}", f"{kind(s)}, {short(signer_id(s))}") for s in leaves(owner)),
+        *((f"  {plain(s.label)}", f"{kind(s)}, {signer_id(s)}") for s in leaves(owner)),
         ("  fingerprint", owner_fingerprint(owner)),
         ("instead of", Names.of(policy.rules).who(policy.owner)),
     ]
