@@ -137,7 +137,7 @@ def check_delays(
     _check_cooldown(policy, sent, now)
     if isinstance(statement, Recover) and statement.body.intent and policy.recovery:
         _check_ready(sent, policy.recovery, now)
-    if isinstance(statement, UpdatePolicy):
+    if isinstance(statement, UpdatePolicy | Merge):
         _check_left(policy, statement, now)
     if wait:
         since = waiting.get(sent.digest)
@@ -196,7 +196,7 @@ def _check_ready(sent: UntrustedStatement, recovery: Recovery, now: int) -> None
         raise _not_yet(sent, recovery.ready, "the guardians' delay")
 
 
-def _check_left(policy: KeyPolicy, statement: UpdatePolicy, now: int) -> None:
+def _check_left(policy: KeyPolicy, statement: UpdatePolicy | Merge, now: int) -> None:
     """Check that who stays can act at once, or one tap could put everybody else out (R5.7)."""
     owner = statement.body.policy.owner
     if owner == policy.owner:
@@ -204,7 +204,7 @@ def _check_left(policy: KeyPolicy, statement: UpdatePolicy, now: int) -> None:
     old = without_young(policy, frozenset(map(signer_id, leaves(policy.owner))), now)
     if not satisfied(owner, old & frozenset(map(signer_id, leaves(owner)))):
         raise PolicyDeniedError(
-            "update leaves nobody in the owner who counts before the cool-down of new signers ends",
+            "it leaves nobody in the owner who counts before the cool-down of new signers ends",
             "Add the new signers first, wait, and then take the old ones out.",
             reason="all-new",
         )

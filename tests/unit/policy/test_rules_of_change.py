@@ -17,6 +17,7 @@ from placet_testing.charters import (
     vault_set,
 )
 from placet_testing.governed import CLAUSE, DAY, PAGE, any_one, co_signed, governed_body, some
+from placet_testing.oidc_provider import SoftwareProvider
 
 from placet.client.signing import Composer, auto_body, merge_body, promote_body
 from placet.core.dsse import Signed, sign_record
@@ -132,6 +133,20 @@ def test_a_veto_where_the_statement_waits() -> None:
     # Elsewhere k vaults saw it wait.
     assert take(policy, [vouched(sent)], now=NOW)[0].version == 2
     assert isinstance(refusal_of(policy, vouched(sent, 2)), ApprovalError)
+
+
+@pytest.mark.req("R5.1")
+def test_a_token_is_no_veto() -> None:
+    """Any one owner signer, but no identity provider by itself."""
+    provider = SoftwareProvider()
+    owner = any_one("owner", person("owner").signer, person("spare").signer)
+    both = msgspec.structs.replace(owner, threshold=2, of=(*owner.of, provider.signer()))
+    policy = born("owner", "spare", owner=both)
+    begun = composer().recover(policy, any_one("owner", person("heir").signer), "lost")
+    opened = after(policy, signed(begun, "g1", "g2"))
+    veto = composer().void(opened, opened.head, "here")
+    assert isinstance(refusal(opened, provider.sign(veto)), ApprovalError)
+    assert after(opened, signed(veto, "spare")).recovery is None
 
 
 def refusal_of(policy: KeyPolicy | None, *couriers: Courier, now: int = NOW) -> PlacetError:
@@ -281,6 +296,33 @@ def test_delays_count_from_the_latest_of_k_receipts() -> None:
 def birth_of_governed() -> UntrustedStatement:
     """Return the birth that `born` is of."""
     return signed(composer().birth(governed_body()))
+
+
+@pytest.mark.req("R5.9")
+def test_the_owner_alone_takes_a_clause_out() -> None:
+    """Rights shrink without the managers who co-sign promotes; other rows stay the owner's too."""
+    policy = born(acts=co_signed("promote"))
+    on = composer().update(policy, with_rules(policy, auto_migrate=CLAUSE), "on")
+    policy = after(policy, signed(on, "owner", "m1", "m2"))
+    for change in ({"stager_quota": 3}, {"auto_migrate": None}):
+        policy = after(policy, signed(composer().update(policy, with_rules(policy, **change), "x")))
+    assert policy.rules.auto_migrate is None
+
+
+@pytest.mark.req("R5.7")
+def test_an_owner_who_stays_may_be_young() -> None:
+    """What an update leaves is asked of updates that change the owner alone."""
+    two = born("owner", "spare", owner=some("owner", 2, "owner", "spare"))
+    wider = some("owner", 3, "owner", "spare", "new")
+    new = (signer_id(person("new").signer), NOW + DAY)
+    policy = replace(two, rules=with_rules(two, owner=wider), young=(new,))
+    sent = composer(NOW + DAY).update(policy, with_rules(policy, stager_quota=3), "x")
+    late = signed(sent, "owner", "spare", "new")
+    assert after(policy, late, now=NOW + DAY).version == 2
+    rules = with_rules(policy, stager_quota=3)
+    early = signed(composer().update(policy, rules, "x"), "owner", "spare", "new")
+    assert isinstance(refusal(policy, early), ApprovalError)
+    assert take(policy, [vouched(early)], now=NOW)[0].version == 2
 
 
 SUCCESSIONS = {
@@ -552,6 +594,15 @@ def test_the_clause_stays_with_one_kind_of_tee(auto: KeyPolicy) -> None:
 
 
 @pytest.mark.req("R6.7")
+@pytest.mark.parametrize(("step", "taken"), [(0, True), (1, True), (2, False)])
+def test_the_clause_steps_no_further(auto: KeyPolicy, step: int, *, taken: bool) -> None:
+    """Up to its largest step of the security version, and that is one here."""
+    what = profile(2, security_version=1 + step)
+    found = refusal(auto, use(auto, what))
+    assert isinstance(found, ApprovalWaitingError) is taken
+
+
+@pytest.mark.req("R6.7")
 def test_what_the_clause_does_not_name(auto: KeyPolicy) -> None:
     """An image that changes under a clause about measurements."""
     clause = msgspec.structs.replace(CLAUSE, changes=("measurement",))
@@ -664,6 +715,18 @@ def test_a_merge_lets_an_overlap_run_out() -> None:
     ours = after(ours, signed(promote(ours, V2, seed="a")))
     theirs = after(theirs, signed(promote(theirs, V3, seed="b")))
     assert after(ours, merge((ours, theirs))).rules.auto_migrate == CLAUSE
+    # Or go, by the merge as well.
+    body = merge_body((ours, theirs), "one")
+    off = msgspec.structs.replace(body.policy, auto_migrate=None)
+    assert after(ours, merge((ours, theirs), policy=off)).rules.auto_migrate is None
+
+
+@pytest.mark.req("R5.7", "R8.2")
+def test_a_merge_puts_nobody_out(branches: tuple[KeyPolicy, KeyPolicy]) -> None:
+    """It leaves an owner who counts, as an update does."""
+    body = merge_body(branches, "one")
+    evil = msgspec.structs.replace(body.policy, owner=any_one("owner", person("evil").signer))
+    assert reason(branches[1], merge(branches, policy=evil)) == "all-new"
 
 
 @pytest.mark.req("R8.2")
@@ -726,6 +789,9 @@ def test_a_completion_that_waits_says_until_when() -> None:
     page = refusal(policy, PAGE.sign(promote(policy)))
     assert (page.members["until"], page.members["delay"]) == (None, DAY)
     assert "until" not in page.detail
+    sent = PAGE.sign(promote(policy))
+    seen = refusal(policy, sent, waiting={sent.digest: NOW - 5})
+    assert seen.members["until"] == NOW - 5 + DAY
 
 
 @pytest.mark.req("R5.8")
