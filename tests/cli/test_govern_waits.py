@@ -184,6 +184,29 @@ def test_outside_the_clause_nothing_is_signed(owners):
     assert owners.state()["waiting"] == []
 
 
+def test_what_waits_lives_long_enough(owners):
+    """A use lives a day longer than its delay; where rules allow less, it is refused unsigned."""
+    house = owners.house
+    owners.born(owners.policy())
+    opened(owners, "3d")
+    file = house.folder / "use.json"
+    migrate(owners, "--out", file)
+    use = statement(file).statement
+    assert use.expires_at - use.issued_at == 4 * 24 * 3600
+    owners.forget()
+
+    capped = owners.policy(
+        "capped", '[acts]\npromote = { lifetime = "2d" }' + CLAUSE.format(delay="3d")
+    )
+    house.run("key", "update", "notes", "--policy", capped, "--reason", "fresh", "--yes")
+    profile = ("--profile", house.profile(2), "--key-file", owners.pem("platform"), "--yes")
+    assert "it would never take effect" in house.run("migrate", "notes", *profile, code=3).text
+    # And where nothing waits, a day is what fits.
+    house.run("promote", "notes", "--profile", house.profile(3), "--yes", "--out", file)
+    use = statement(file).statement
+    assert use.expires_at - use.issued_at == 24 * 3600
+
+
 def test_there_is_nothing_to_say_no_to(owners):
     """An empty list is one; what took effect comes too late; an unknown digest is not guessed."""
     owners.born(owners.policy())

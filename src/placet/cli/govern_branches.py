@@ -34,13 +34,15 @@ async def read_branches(vaults: Constellation, key: str) -> tuple[Look, tuple[Br
         KeyNotBornError, QuorumError, PlacetError: As for `look`.
     """
     found, answers = await look_at(vaults, key)
-    return found, branches_of(found, answers)
+    return found, branches_of(found, answers, now=clock.now())
 
 
-def branches_of(found: Look, answers: Mapping[str, CharterAnswer]) -> tuple[Branch, ...]:
+def branches_of(
+    found: Look, answers: Mapping[str, CharterAnswer], *, now: int
+) -> tuple[Branch, ...]:
     """Return the branches of a charter, the longest first; one where it has not forked."""
     views = {
-        vault: merge_charters(found.policy.key, {vault: answer}, now=clock.now())
+        vault: merge_charters(found.policy.key, {vault: answer}, now=now)
         for vault, answer in answers.items()
         if vault in found.view.chains
     }

@@ -7,6 +7,7 @@ from rich.text import Text
 from placet.cli.arguments import span
 from placet.cli.output import Cell, Fact, odd, short, when
 from placet.cli.policy_words import Names, listed
+from placet.client.simulate import members
 from placet.core.encoding import Record
 from placet.core.signer import Signer, signer_id
 from placet.core.table import Act, AutoMigrate, Guardians, Rules, clause_digest
@@ -26,15 +27,16 @@ class RuleChange(Record):
 
 def changes(old: Rules, new: Rules) -> tuple[RuleChange, ...]:
     """Return every row of the rules that differs, in words; nothing if none does."""
-    before, after = _rows(old), _rows(new)
+    names = _names(old, new)
+    before, after = _rows(old, names), _rows(new, names)
     found = [
         RuleChange(rule=name, before=before[name], after=after[name])
         for name in before
         if before[name] != after[name]
     ]
     if not found and old != new:
-        # Only keys behind the names differ, or what principals are called.
-        found.append(RuleChange(rule="signers", before="as they were", after="other keys or names"))
+        # Only what principals are called differs, or of what kind a signer of one key is.
+        found.append(RuleChange(rule="labels", before="as they were", after="others"))
     return tuple(found)
 
 
@@ -84,8 +86,25 @@ def clause_facts(clause: AutoMigrate, names: Names) -> list[Fact]:
     ]
 
 
-def _rows(rules: Rules) -> dict[str, str]:
-    names = Names.of(rules)
+def _names(old: Rules, new: Rules) -> Names:
+    """Return names for two tables: one name for two keys is no name, so these show the key."""
+    labels = {
+        signer_id(s): s.label
+        for rules in (old, new)
+        for group in members(rules).values()
+        for s in group
+    }
+    shared = [*labels.values()]
+    return Names(
+        {
+            i: label if shared.count(label) == 1 else f"{label} ({short(i)})"
+            for i, label in labels.items()
+        }
+    )
+
+
+def _rows(rules: Rules, names: Names | None = None) -> dict[str, str]:
+    names = names or Names.of(rules)
     return {
         "owner": names.who(rules.owner),
         "managers": names.who(rules.managers) if rules.managers else NOBODY,

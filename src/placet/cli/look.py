@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from placet.cli.output import bad, good, odd, short
+from placet.cli.output import bad, good, odd, plain, short
 from placet.cli.reach import clock
 from placet.client.charters import CharterView, Fork, merge_charters
 from placet.client.constellation import Constellation
@@ -98,10 +99,11 @@ class Look:
         """
         self.heard()
         if (fork := self.fork) is not None:
+            label = shlex.quote(plain(self.policy.label))
             raise ConflictError(
                 f"two statements stand on {short(fork.prev)}: "
                 + ", ".join(map(short, fork.children)),
-                "See which vault has which: placet key show KEY   and end it: placet merge KEY",
+                f"See what each says, and end it: placet merge {label}",
             )
         return self
 

@@ -48,6 +48,20 @@ def test_a_trail_is_read_in_order():
     assert check_trail([], KEY) == ()
 
 
+@pytest.mark.parametrize("kind", ["waiting", "denied", "fork", "branch-changed"])
+def test_what_was_not_taken_may_be_named(kind):
+    """A statement that waits, was refused or is of a fork is in the log, and justifies nothing."""
+    before = {"kind": kind, "statement": OTHER}
+
+    assert [e.kind for e in check_trail(trail(TAKEN, before, {}), KEY)] == [
+        "taken",
+        kind,
+        "release",
+    ]
+    with pytest.raises(VerificationError):
+        check_trail(trail(TAKEN, before, {"statement": OTHER}), KEY)
+
+
 CASES = {
     "a release before its statement was taken": trail({}),
     "a release under a statement that was never taken": trail(TAKEN, {"statement": OTHER}),
