@@ -227,8 +227,7 @@ def _start_facts(policy: KeyPolicy, owner: Threshold, reason: str) -> list[Fact]
     guardians = policy.rules.guardians
     facts: list[Fact] = [
         ("new owner", bad(Names.of(policy.rules).who(owner))),
-        *((f"  {plain(s.label)}", f"{kind(s)}, {signer_id(s)}") for s in leaves(owner)),
-        ("  fingerprint", owner_fingerprint(owner)),
+        *_keys(owner),
         ("instead of", Names.of(policy.rules).who(policy.owner)),
     ]
     if guardians is not None:
@@ -240,11 +239,20 @@ def _start_facts(policy: KeyPolicy, owner: Threshold, reason: str) -> list[Fact]
     return [*facts, ("reason", reason)]
 
 
+def _keys(owner: Threshold) -> list[Fact]:
+    """Return the keys of an owner: whoever asks to be called like the old one can be."""
+    keys: list[Fact] = [
+        (f"  {plain(s.label)}", f"{kind(s)}, {signer_id(s)}") for s in leaves(owner)
+    ]
+    return [*keys, ("  fingerprint", owner_fingerprint(owner))]
+
+
 def _complete_facts(policy: KeyPolicy, recovery: Recovery) -> list[Fact]:
     guardians = policy.rules.guardians
     cooldown = guardians.cooldown if guardians else 0
     return [
         ("new owner", Names.of(policy.rules).who(recovery.owner)),
+        *_keys(recovery.owner),
         ("instead of", Names.of(policy.rules).who(policy.owner)),
         ("completes", recovery.intent),
         ("lets in", f"nothing, for {span(cooldown)}; what is approved stays"),
@@ -274,6 +282,7 @@ def _open_facts(policy: KeyPolicy) -> list[Fact]:
     return [
         ("open", bad(f"yes, {recovery.intent}")),
         ("  new owner", bad(Names.of(policy.rules).who(recovery.owner))),
+        *_keys(recovery.owner),
         ("  since", when(recovery.since)),
         ("  from", odd(f"{when(recovery.ready)} on it can be completed")),
         ("  can say no", f"{who_can_veto(policy.rules)}, each alone, until it is completed"),
