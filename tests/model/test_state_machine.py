@@ -53,10 +53,7 @@ class Machine(RuleBasedStateMachine):
         run = data.draw(st.sampled_from(([digest], moves.path(self.world, digest))))
         self.world.bring(at, run, data.draw(st.sampled_from((None, None, (), (0, 1), (1, 2)))))
 
-    @rule(data=st.data(), move=st.sampled_from((
-        moves.promote, moves.promote, moves.retire, moves.update, moves.update, moves.void,
-        moves.recover, moves.auto, moves.merge,
-    )))  # fmt: skip
+    @rule(data=st.data(), move=st.sampled_from(moves.KINDS))
     def say(self, data, move):
         """Have somebody sign something, and perhaps bring it to one vault."""
         self._said(data, move(self.world, lambda options: data.draw(st.sampled_from(options))))
@@ -93,6 +90,11 @@ class Machine(RuleBasedStateMachine):
     def wait(self, seconds):
         """Let time pass for everybody."""
         self.world.time += seconds
+
+    @rule(seconds=st.sampled_from((3600, cast.DAY)))
+    def be_patient(self, seconds):
+        """Let time pass, and bring again what waits."""
+        moves.be_patient(self.world, seconds)
 
     @rule(data=st.data(), seconds=st.sampled_from((1, 3600, cast.DAY)))
     def forward(self, data, seconds):

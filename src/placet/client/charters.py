@@ -74,17 +74,17 @@ class CharterView:
         from the fork on; on one that a merge ended, the merge.
         """
         whole, chain = self.policy.chain, self.chains.get(vault, ())
-        if chain and chain[-1] == whole[-1]:
-            return ()
-        if chain == whole[: len(chain)]:
-            return self.items[len(chain) :]
+        if not chain:
+            return self.items
+        if chain[-1] in whole:  # whatever led there: a merge may have ended it
+            return self.items[whole.index(chain[-1]) + 1 :]
         for i, item in enumerate(self.items):
             statement = open_statement(item.signed).statement
             if isinstance(statement, Merge) and chain[-1] in statement.body.heads:
                 return self.items[i:]
         same = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(whole, chain)))  # noqa: B905 - of different lengths
         k = self.policy.vault_set.k
-        backed = same < len(whole) and len(self.items[same].receipts) >= k
+        backed = any(len(item.receipts) >= k for item in self.items[same:])
         return self.items[same:] if backed else ()
 
     def with_unborn(self, vaults: Iterable[str]) -> CharterView:

@@ -286,14 +286,19 @@ def auto_body(policy: KeyPolicy, profile: Profile) -> PromoteBody:
 def merge_body(branches: Sequence[KeyPolicy], reason: str) -> MergeBody:
     """Return the merge that changes least: what any branch shut out stays out.
 
-    Rules are those of the longest branch; a profile stays that some branch approves and
-    none has retired; every tombstone and the highest floor are kept.
+    Rules are those of the longest branch, without a clause that another has not, and with
+    the longest cool-down; a profile stays that some branch approves and none has retired;
+    every tombstone and the highest floor are kept.
 
     Args:
         branches: The policies at the heads, at least two of one key.
         reason: For those who read it.
     """
-    longest = max(branches, key=lambda p: (p.version, p.head))
+    rules = max(branches, key=lambda p: (p.version, p.head)).rules
+    if any(p.rules.auto_migrate != rules.auto_migrate for p in branches):
+        rules = msgspec.structs.replace(rules, auto_migrate=None)
+    cooldown = max(p.rules.cooldown for p in branches)
+    rules = msgspec.structs.replace(rules, cooldown=cooldown)
     tombstones = frozenset[str]().union(*(p.tombstones for p in branches))
     floor = max(p.floor for p in branches)
     profiles: dict[str, MergedProfile] = {}
@@ -307,7 +312,7 @@ def merge_body(branches: Sequence[KeyPolicy], reason: str) -> MergeBody:
             profiles[approval.code] = MergedProfile(profile=approval.profile, until=approval.until)
     return MergeBody(
         heads=tuple(sorted(p.head for p in branches)),
-        policy=longest.rules,
+        policy=rules,
         profiles=tuple(profiles.values()),
         security_version_floor=floor,
         tombstones=tuple(sorted(tombstones)),

@@ -76,10 +76,12 @@ class Watch:
                 raise DisagreementError(f"I5: at vault {at} {said.kind} stands on something else")
         same = sum(1 for a, b in zip(chain, before, strict=False) if a == b)
         if same < len(before):
-            node = self.world.nodes[at]
-            kept = node.charter[same]
-            backed = vouching(cast.vaults(self.world.n, self.world.k), kept.sent, kept.receipts)
-            if len(backed.keys() - {cast.vault(at)}) < self.world.k:
+            there = cast.vaults(self.world.n, self.world.k)
+            backed = (
+                vouching(there, kept.sent, kept.receipts).keys() - {cast.vault(at)}
+                for kept in self.world.nodes[at].charter[same:]
+            )
+            if max(map(len, backed), default=0) < self.world.k:
                 raise DisagreementError(
                     f"I5: vault {at} changed branch, and k vaults do not say so"
                 )
@@ -87,13 +89,18 @@ class Watch:
     def _one_branch(self) -> None:
         """R8.2: of the children of a statement, one at most is ever held by k vaults."""
         held: dict[str, int] = {}
+        branch: dict[str, int] = {}
         for chain in self.chains:
-            for digest in chain:
+            merged = [i for i, d in enumerate(chain) if self.world.saids[d].kind == "merge"]
+            for i, digest in enumerate(chain):
                 held[digest] = held.get(digest, 0) + 1
+                # What a merge ended is no branch any more, and may stand below it anywhere.
+                branch[digest] = branch.get(digest, 0) + (not merged or i >= merged[-1])
         for digest, count in held.items():
             said = self.world.saids[digest]
-            if count >= self.world.k and said.prev is not None and said.kind != "merge":
-                won = self.won.setdefault(said.prev, set())
+            plain = said.prev is not None and said.kind != "merge"
+            if branch[digest] >= self.world.k and plain:
+                won = self.won.setdefault(str(said.prev), set())
                 won.add(digest)
                 if len(won) > 1:
                     raise DisagreementError("R8.2: two branches were effective")

@@ -66,16 +66,27 @@ def promote(world: World, pick: Pick, past: History | None = None) -> str:
 
 
 def auto(world: World, pick: Pick) -> str:
-    """Have the builders use the clause, or one that is not in force."""
+    """Have the builders use the clause in force; where there is none, have the owner set one."""
     past = place(world, pick)
+    clause = oracle.table(past).clause
+    if clause is None and not pick(RARELY):
+        table = oracle.table(past)._replace(clause=cast.CLAUSE)
+        return world.say(past, "update", whoever(past, "update", pick), table=table)
+    highest = max((sv for sv, end in oracle.approved(past).values() if end is None), default=1)
+    tombs = oracle.tombs(past)
     body = {
-        "code": pick(cast.CODES),
-        "sv": pick((1, 1, 2, 3)),
-        "earlier": "keep" if not pick(RARELY) else "retire",
+        "code": pick([c for c in cast.CODES[:-1] if c not in tombs] or [1]),
+        "sv": highest + pick((0, 1, 1)),
+        "earlier": "keep",
         "floor": oracle.floor(past),
-        "auto": oracle.table(past).clause or cast.CLAUSE,
-        "unretire": pick(RARELY),
+        "auto": clause or cast.CLAUSE,
+        "unretire": False,
     }
+    if pick((False, False, True)):  # beyond one of the limits
+        name, wrong = pick(
+            (("code", 90), ("sv", highest + 2), ("earlier", "retire"), ("unretire", True))
+        )
+        body[name] = wrong
     return world.say(past, "promote", whoever(past, "auto", pick), **body)
 
 
@@ -151,6 +162,10 @@ def merge(world: World, pick: Pick) -> str | None:
     if len(pasts) < 2:
         return None
     heads = sorted(pasts)
+    if not pick(RARELY):  # who lags is on no branch of his own
+        heads = [h for h in heads if not any(h in oracle.known(pasts[o]) for o in heads if o != h)]
+        if len(heads) < 2:
+            return None
     some = [pasts[h] for h in heads if h == heads[0] or pick((True, True, False))]
     some = some if len(some) > 1 else [pasts[h] for h in heads]
     longest = max(some, key=lambda p: (oracle.version(p), p[-1].said.id))
@@ -165,13 +180,19 @@ def merge(world: World, pick: Pick) -> str | None:
         tombs -= {pick(cast.CODES)}
     if pick(RARELY):
         lets_in[pick(cast.CODES)] = (1, None)
+    table, tables = oracle.table(longest), [oracle.table(p) for p in some]
+    if not pick(RARELY):  # a branch takes no clause that it has not, and no shorter cool-down
+        same = all(t.clause == table.clause for t in tables)
+        table = table._replace(
+            clause=table.clause if same else None, cooldown=max(t.cooldown for t in tables)
+        )
     by = set().union(*(whoever(p, "merge", pick) for p in some))
     return world.say(
         longest,
         "merge",
         by,
         heads=frozenset(p[-1].said.id for p in some),
-        table=oracle.table(longest),
+        table=table,
         lets_in=lets_in,
         floor=floor,
         tombs=tombs,
@@ -202,3 +223,17 @@ def catch_up(world: World, source: int, target: int) -> list[str]:
             if mine[-1] in world.saids[digest].heads:
                 return chain[i:]
     return chain
+
+
+def be_patient(world: World, seconds: int) -> None:
+    """Let time pass, and bring what waits somewhere to where it waits again."""
+    world.time += seconds
+    for at, vault in enumerate(world.oracles):
+        for digest in list(vault.waiting):
+            world.bring(at, [digest])
+
+
+KINDS: tuple[Callable[[World, Pick], str | None], ...] = (
+    promote, promote, retire, update, update, void, recover, recover, auto, auto, merge,
+)  # fmt: skip
+"""What is said, as often as it stands here."""

@@ -92,7 +92,9 @@ def _extend(vault: Vault, run: Sequence[Bundle], now: int, k: int, me: int) -> V
     for said, times in _fresh(vault, run):
         backed = len(times) >= k
         _in_place(past, said)
-        signed = said.signed if backed else said.signed - _too_young(past, now)
+        # What strangers to a statement signed is passed over, for its ancestors too.
+        signed = said.signed & _asked(past, said)
+        signed -= frozenset() if backed else _too_young(past, now)
         wait = _wait(past, said, signed, veto=backed or said.names in waits)
         _fits(past, said)
         at = min(now, max(times.values())) if backed else now
@@ -114,15 +116,31 @@ def _extend(vault: Vault, run: Sequence[Bundle], now: int, k: int, me: int) -> V
 
 
 def _change(vault: Vault, run: Sequence[Bundle], now: int, k: int, me: int) -> Vault:
-    """3.7: k vaults took the first statement of another branch, and not k the one here."""
-    mine = [x.said.id for x in vault.past]
-    new = [b for b in run if b[0].id not in mine]
-    if not new or new[0][0].prev not in mine[:-1]:
+    """3.7: k vaults took something of another branch, and not k anything of the one here."""
+    mine, fresh = [x.said.id for x in vault.past], _fresh(vault, run)
+    if not fresh:
+        raise Refused("nothing new")
+    new = fresh
+    if not set(mine[:-1]) & _under(fresh[0][0]):  # on what a merge here ended: from before that
+        new = run[max((i + 1 for i, (x, _) in enumerate(run) if x.id in mine), default=0) :]
+    spots = [i + 1 for i, d in enumerate(mine[:-1]) if d in _under(new[0][0])]
+    if not spots:
         raise Refused("leaves nowhere")
-    at = mine.index(new[0][0].prev) + 1
-    if len(new[0][1]) < k or len(vault.past[at].vouched) >= k:
+    against = [i for i, x in enumerate(vault.past) if _under(x.said) & _under(fresh[0][0])]
+    if not against or all(len(times) < k for _, times in fresh):
         raise Refused("no winner")
-    return replace(_extend(Vault(vault.past[:at]), new, now, k, me), waiting=vault.waiting)
+    if any(len(x.vouched) >= k for x in vault.past[against[0] :]):
+        raise Refused("no loser")
+    stays, goes = vault.past[: spots[-1]], vault.past[spots[-1] :]
+    shown = {x.said.id for x in stays} | {x.id for x, _ in new}
+    if any(x.said.kind == "merge" and not x.said.heads & shown for x in goes):
+        raise Refused("what a merge ended is no branch")
+    return replace(vault, past=_extend(Vault(stays), new, now, k, me).past)
+
+
+def _under(said: Said) -> frozenset[str | None]:
+    """Return what a statement may stand on."""
+    return frozenset(said.heads) if said.kind == "merge" else frozenset({said.prev}) - {None}
 
 
 def _excused(
@@ -200,6 +218,21 @@ def _wait(past: History, said: Said, signed: frozenset[str], *, veto: bool) -> i
     if _rows(past, said) & rules.cosigned and not rules.managers.agrees(signed):
         raise Refused("managers")
     return wait
+
+
+def _asked(past: History, said: Said) -> frozenset[str]:
+    """Return everybody whose signature of a statement may count."""
+    if not past:
+        return said.table.owner.who if said.table else frozenset()
+    rules, opened = table(past), recovery(past)
+    if said.auto is not None:
+        return rules.clause.signers.who if rules.clause else frozenset()
+    if said.kind == "recover" and said.owner is not None:
+        return rules.guardians.who
+    if said.kind == "recover":
+        return opened[0].owner.who if opened and opened[0].owner else frozenset()
+    co_sign = _rows(past, said) & rules.cosigned
+    return rules.owner.who | (rules.managers.who if co_sign else frozenset())
 
 
 def _by(owner: Group, signed: frozenset[str]) -> int:
