@@ -36,7 +36,7 @@ class Watch:
             for code in cast.CODES:
                 if self.world.releases(at, code):
                     released[code] += 1
-                    self._consented(at, code)
+                    self.consented(at, code)
             self._chained(at)
         self._one_branch()
         self._shut_out(released)
@@ -48,7 +48,7 @@ class Watch:
             for link in self.world.nodes[at].taken()
         )
 
-    def _consented(self, at: int, code: int) -> None:
+    def consented(self, at: int, code: int) -> None:
         """I1: what lets it in stands in this vault's charter, signed by who had to."""
         past = self._past(at)
         if not oracle.allowed(past, code, self.world.clock(at)):
@@ -105,9 +105,10 @@ class Watch:
                 if len(won) > 1:
                     raise DisagreementError("R8.2: two branches were effective")
             if count >= self.world.n - self.world.k + 1 and digest not in self.shut:
-                self.shut[digest] = self._shuts(said)
+                self.shut[digest] = self.shuts(said)
 
-    def _shuts(self, said: Said) -> frozenset[int]:
+    def shuts(self, said: Said) -> frozenset[int]:
+        """Return the codes that a statement shuts out."""
         if said.kind == "retire":
             return frozenset({said.code})
         if said.kind == "promote" and said.earlier == "retire":
