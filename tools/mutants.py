@@ -64,7 +64,7 @@ FIRST = {
     "statement": GOVERNANCE,
     "charter": "tests/unit/policy/test_charter.py",
     "key_policy": "tests/unit/policy/test_charter.py",
-    "pending": "tests/unit/vault/test_service.py",
+    "pending": "tests/unit/policy/test_pending.py",
     "principal": "tests/unit/policy/test_principal.py",
     "signers": "tests/unit/policy/test_signers.py",
     "webauthn": "tests/unit/policy/test_webauthn.py",
