@@ -54,7 +54,7 @@ fuzz: $(STAMP) ## every parser against hostile bytes, FUZZ_SECONDS each (5)
 	  || true
 	@$(BIN)/python tools/fuzz.py
 
-nightly: $(STAMP) ## the seeded network over 100,000 seeds (10 to 20 minutes)
+nightly: $(STAMP) ## 100,000 seeds of the network, all orders of short scripts
 	@$(BIN)/python tools/nightly.py
 
 mutants: $(STAMP) ## delete each check of the verifier, core and policy in turn; a test must fail
