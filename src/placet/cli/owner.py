@@ -159,7 +159,7 @@ def add(  # noqa: PLR0913 - its options
     While no key is born it becomes part of the owner, whose fingerprint changes. After
     that a key's owner changes by a statement only: the public part is written to a file
     for its policy. A signer added to a key counts for nothing during the key's cool-down,
-    in which every other signer of the owner sees it and can void it.
+    in which every other signer of the owner sees it and can take it out.
 
     \b
     Examples:
@@ -200,7 +200,7 @@ def add(  # noqa: PLR0913 - its options
         return
     warn(
         "it counts for no key yet: each key's owner changes by a statement, and then by its "
-        "cool-down; until that is over every other signer is shown it, and can void it"
+        "cool-down; until that is over every other signer is shown it, and can take it out"
     )
     hint(f"name {file} in a key's policy file: placet policy --help")
 
