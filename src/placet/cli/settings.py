@@ -280,6 +280,12 @@ class Home:
             if k.label.startswith(name)
             or (len(_bare(name)) >= LEAST and _bare(k.key).startswith(_bare(name)))
         ]
+        whole = name.startswith("sha256:") and len(name) == len("sha256:") + 64
+        if whole and not exact:
+            raise NotFoundError(
+                f"key {name} is not known here",
+                f"Get to know it, wherever it was born: placet key add {name} --vaults FILE",
+            )
         return the_one(exact or near, name, "key", _named, "placet key list")
 
     def remember(self, key: KnownKey) -> None:

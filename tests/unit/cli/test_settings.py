@@ -135,3 +135,14 @@ def test_spans_are_read_as_they_are_written(text, seconds):
     assert Duration().convert(text, None, None) == seconds
     assert Duration().convert(span(seconds), None, None) == seconds
     assert seconds % SECONDS[text[-1]] == 0
+
+
+def test_a_key_born_elsewhere_is_to_be_added(tmp_path):
+    """Somebody who co-signs does not know the key yet: the next command makes it known."""
+    home = Home(tmp_path, tmp_path)
+    key = "sha256:" + "ab" * 32
+    with pytest.raises(NotFoundError) as refusal:
+        home.key(key)
+    assert refusal.value.hint.endswith(f"placet key add {key} --vaults FILE")
+    with pytest.raises(NotFoundError, match="is known as"):
+        home.key("notes")
