@@ -26,11 +26,9 @@ from placet.core.signer import (
 from placet.core.statement import STATEMENT_TYPE, UntrustedStatement
 from placet.errors import ApprovalError, MalformedError, TooLargeError, VerificationError
 from placet.policy.oidc import VerifiedToken, oidc_signer_check, verify_id_token
+from placet.policy.points import check_ed25519
 from placet.policy.webauthn import Algorithm, parse_cose_key, verify_assertion
 
-_ed25519_size = 32
-_p = 2**255 - 19
-_d = -121665 * pow(121666, -1, _p) % _p
 _origin = re.compile(
     r"(?:https://(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)*)|http://(?P<local>localhost))"
     r"(?::[1-9][0-9]{0,4})?"
@@ -127,7 +125,7 @@ def signer_key_check(signer: Signer) -> None:
         return
     algorithm, raw = signer_key(signer)
     try:
-        (_check_p256 if algorithm == "p256" else _check_ed25519)(raw)
+        (_check_p256 if algorithm == "p256" else check_ed25519)(raw)
     except ValueError as e:
         raise MalformedError(f"{algorithm} key of signer {signer.label!r} is unfit: {e}") from e
     if isinstance(signer, PasskeySigner):
@@ -166,20 +164,6 @@ def _check_p256(raw: bytes) -> None:
     if raw[:1] != b"\x04":
         raise ValueError("not an uncompressed point")
     ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), raw)
-
-
-def _check_ed25519(raw: bytes) -> None:
-    # OpenSSL takes any 32 bytes. Of a key of order 8 or less anybody could make signatures.
-    y = int.from_bytes(raw, "little") & (2**255 - 1)
-    if len(raw) != _ed25519_size or y >= _p:
-        raise ValueError("not 32 bytes of a canonical point")
-    y2 = y * y
-    # x**2 = (y**2 - 1) / (d * y**2 + 1), RFC 8032 section 5.1.3, by Euler's criterion.
-    if pow((y2 - 1) * (_d * y2 + 1), (_p - 1) // 2, _p) == _p - 1:
-        raise ValueError("not on the curve")
-    # Orders 4 | 1 and 2 | 8: doubling a point of order 8 gives y = 0, where x**2 = -y**2.
-    if y * (y2 - 1) * (_d * y2 * y2 + 2 * y2 - 1) % _p == 0:
-        raise ValueError("a point of small order")
 
 
 def _check_passkey(signer: PasskeySigner) -> None:

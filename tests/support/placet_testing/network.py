@@ -27,7 +27,7 @@ from placet.policy import signers as signers_module
 from placet.policy.branches import change_branch
 from placet.policy.charter import Courier, TakenStatement, effective_at, fold, take
 from placet.policy.key_policy import KeyPolicy
-from placet.policy.signers import _check_ed25519 as check_key
+from placet.policy.points import check_ed25519
 from placet.policy.signers import verify_signatures
 from placet_testing.charters import (
     NOW,
@@ -93,7 +93,7 @@ def remembered() -> Iterator[None]:
     with (
         mock.patch.object(charter_module, "verify_signatures", verify),
         mock.patch.object(receipts_module, "open_signed", opened),
-        mock.patch.object(signers_module, "_check_ed25519", functools.cache(check_key)),
+        mock.patch.object(signers_module, "check_ed25519", functools.cache(check_ed25519)),
     ):
         yield
 
