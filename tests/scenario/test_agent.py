@@ -26,7 +26,6 @@ from placet.agent.unlock import Agent
 from placet.agent.volume import HEADER, EmbeddedVolume, Unlocked
 from placet.client.clock import HostClock
 from placet.client.constellation import Constellation, EffectReport
-from placet.client.http import ConnectionPool
 from placet.client.signing import promote_body
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
 from placet.core.attestation import report_data
@@ -50,6 +49,7 @@ from placet.errors import (
 )
 from placet.policy.charter import replay
 from placet.ratls.exchange import ClientExchange, ExpectVault, WorkloadProver
+from placet.ratls.http import ConnectionPool
 
 OWNER = owner_of(person("owner").signer)
 CONFIG = workload_config(owner_fingerprint(OWNER))

@@ -18,7 +18,6 @@ from placet_testing.serving import Served, client_context, serving, trust
 from placet_testing.tee import Tee, workload_config
 
 from placet.attest.verify import bind, verify_evidence
-from placet.client.http import ConnectionPool
 from placet.core.attestation import (
     EXPORTER_LABEL,
     Claims,
@@ -54,6 +53,7 @@ from placet.ratls.exchange import (
     WorkloadProver,
 )
 from placet.ratls.frames import FrameChannel, TlsPeer
+from placet.ratls.http import ConnectionPool
 from placet.ratls.server import serve
 from placet.ratls.transport import connect
 

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import msgspec
 
 from placet.attest.verify import EvidenceVerifier, verify_evidence
-from placet.client.http import Answer, ConnectionPool
 from placet.core.dsse import Signed, open_signed
 from placet.core.encoding import Record, b64, decode, encode
 from placet.core.limits import MAX_EVIDENCE_AGE
@@ -65,6 +64,7 @@ from placet.ratls.exchange import (
     WorkloadProver,
 )
 from placet.ratls.frames import FrameChannel, TlsPeer
+from placet.ratls.http import Answer, ConnectionPool
 
 R = TypeVar("R", bound=Record)
 

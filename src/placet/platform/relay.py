@@ -12,7 +12,6 @@ import os
 import msgspec
 
 from placet.client.clock import HostClock
-from placet.client.http import Answer, ConnectionPool
 from placet.client.vault_client import renewed_contexts
 from placet.client.vaults_file import VaultsFile
 from placet.core.limits import MAX_CHAIN
@@ -20,6 +19,7 @@ from placet.core.messages import CharterAnswer, TakeRequest
 from placet.core.profile import VaultMember
 from placet.errors import KeyNotBornError, PlacetError, UnavailableError, from_problem
 from placet.ratls.exchange import ClientExchange, ExpectVault, VerifiedPeer
+from placet.ratls.http import Answer, ConnectionPool
 
 OK = 200
 MAX_AGE = 300.0

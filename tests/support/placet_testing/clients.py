@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from placet.client.constellation import Constellation
-from placet.client.http import Answer
 from placet.client.vault_client import Session, VaultClient
 from placet.core.attestation import AttestedIdentity
 from placet.core.profile import VaultSet
 from placet.errors import UnavailableError
+from placet.ratls.http import Answer
 from placet.vault.http import VaultApp
 from placet_testing.charters import seeded, vault_name
 from placet_testing.vaults import Bench, peer

@@ -12,10 +12,10 @@ import textwrap
 
 import pytest
 
-from placet.client.http import Answer, AttestedConnection, ConnectionPool
 from placet.core.limits import MAX_BODY
 from placet.errors import MalformedError, NotApprovedError, TooLargeError, UnavailableError
 from placet.ratls import server as room
+from placet.ratls.http import Answer, AttestedConnection, ConnectionPool
 from placet.ratls.server import MAX_HEAD, serve
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

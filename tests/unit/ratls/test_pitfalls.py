@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL, crypto
 
-from placet.client.http import ConnectionPool
 from placet.core.limits import MAX_BODY
 from placet.errors import EvidenceError, UnavailableError
 from placet.ratls.certificate import EVIDENCE, MAX_CERTIFICATE, parse_certificate
 from placet.ratls.context import make_context
+from placet.ratls.http import ConnectionPool
 from placet.ratls.transport import connect
 
 STRANGER = ec.generate_private_key(ec.SECP256R1())
