@@ -22,6 +22,7 @@ from placet_testing.charters import birth_body, composer, owner_of, person, sign
 from placet_testing.serving import Served, serving, trust, vault_set_of
 from placet_testing.tee import Tee, workload_config
 
+from placet.agent.receipts import RECEIPTS
 from placet.agent.unlock import Agent
 from placet.agent.volume import HEADER, EmbeddedVolume, Unlocked
 from placet.client.clock import HostClock
@@ -29,8 +30,9 @@ from placet.client.constellation import Constellation, EffectReport
 from placet.client.signing import promote_body
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
 from placet.core.attestation import report_data
-from placet.core.encoding import b64, encode
-from placet.core.messages import CourierItem, ReleaseRequest, TakeRequest
+from placet.core.dsse import Signed, open_signed, vault_id
+from placet.core.encoding import b64, decode, encode, unb64
+from placet.core.messages import CourierItem, Released, ReleaseRequest, TakeRequest
 from placet.core.profile import code_id
 from placet.core.signer import owner_fingerprint
 from placet.core.statement import UntrustedStatement, compose
@@ -169,7 +171,15 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_the_upgrade_story(world: World) -> None:
     """Created once, read again, version 2 refused, promoted with two vaults down, read; v1 out."""
     first = await world.unlock(v(1))
+    assert not (world.folder / "volume" / RECEIPTS).exists()
     assert (await world.unlock(v(1))).secret == first.secret
+    kept = (world.folder / "volume" / RECEIPTS).read_bytes().splitlines()
+    assert len(kept) >= 3
+    for line in kept:
+        receipt = decode(line, Signed)
+        vault = vault_id(unb64(receipt.vault_key))
+        assert open_signed(receipt, Released, vault=vault).key == world.key
+        assert vault in world.vault_set.ids
     with pytest.raises(NotApprovedError) as refused:
         await world.unlock(v(2))
     assert refused.value.members["code"] == code_id(v(2).profile())

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from placet.agent.receipts import keep_receipts
 from placet.agent.volume import Unlocked, VolumeDriver
 from placet.attest.produce import Producer
 from placet.attest.trust import TrustAnchor, trust_from_config
@@ -22,6 +23,7 @@ from placet.client.creation import create_key
 from placet.client.vault_client import Connector, renewed_contexts
 from placet.core.attestation import Purpose
 from placet.core.config import Opens, WorkloadConfig
+from placet.core.dsse import Signed
 from placet.core.encoding import decode
 from placet.core.limits import MAX_BODY
 from placet.core.messages import TakeRequest
@@ -85,22 +87,28 @@ class Agent:
         # 3.3 Before any vault is asked: is the volume one that could be this key's?
         state = volume.state()
         # 3.4 Gather; only if all vaults say that there is no key yet, create.
-        data_key, generation = await self._data_key(key, policy, trust, empty=state == "empty")
+        had = await self._data_key(key, policy, trust, empty=state == "empty")
         try:
             # 3.5 Format after the commit only, and never what holds anything.
             if state == "empty":
                 self.tell("volume is empty: formatting it for this key")
-                volume.format(data_key, key=key, generation=generation)
-            return volume.unlock(data_key, key=key)
+                volume.format(had.data_key, key=key, generation=had.generation)
+            unlocked = volume.unlock(had.data_key, key=key)
         finally:
-            wipe(data_key)
+            wipe(had.data_key)
+        # 3.6 What the vaults signed for is kept: an auditor looks for it in their logs.
+        try:
+            keep_receipts(unlocked.path, had.receipts)
+        except UnavailableError as e:
+            self.tell(e.detail)
+        return unlocked
 
     async def _data_key(
         self, key: str, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], *, empty: bool
-    ) -> tuple[bytearray, int]:
+    ) -> _Had:
         vaults = self._connect(policy, trust, "release")
         try:
-            data_key, generation = await self._gather(key, vaults)
+            had = await self._gather(key, vaults)
             unfinished = await _unfinished(key, vaults) if empty else False
         except ShareMissingError as e:
             if not empty:
@@ -115,32 +123,34 @@ class Agent:
             vaults.close()
         if unfinished:
             # Who created it stopped between commits: fewer vaults than n would hold it for ever.
-            wipe(data_key)
+            wipe(had.data_key)
             self.tell("key was not committed everywhere: finishing that")
             return await self._create(policy, trust)
-        return data_key, generation
+        return had
 
-    async def _create(
-        self, policy: KeyPolicy, trust: tuple[TrustAnchor, ...]
-    ) -> tuple[bytearray, int]:
+    async def _create(self, policy: KeyPolicy, trust: tuple[TrustAnchor, ...]) -> _Had:
         vaults = self._connect(policy, trust, "create")
         try:
             made = await create_key(policy, vaults.vaults, rng=self.rng)
         finally:
             vaults.close()
         self.tell(f"key created and committed at {len(made.committed)} vaults")
-        return made.key, made.manifest.generation
+        return _Had(data_key=made.key, generation=made.manifest.generation)
 
-    async def _gather(self, key: str, vaults: Constellation) -> tuple[bytearray, int]:
+    async def _gather(self, key: str, vaults: Constellation) -> _Had:
         gathered = await vaults.gather(key)
-        recovered, shares = gathered.recovered, len(gathered.heads)
+        recovered, shares = gathered.recovered, len(gathered.released)
         self.tell(f"{shares} of {vaults.vault_set.n} vaults released, key checked")
         for vault, reason in recovered.cheaters:
             self.tell(f"vault {vault} sent a wrong share: {reason}")
         if gathered.lagging:
             with contextlib.suppress(PlacetError):
                 await vaults.courier(key)
-        return recovered.key, recovered.manifest.generation
+        return _Had(
+            data_key=recovered.key,
+            generation=recovered.manifest.generation,
+            receipts=tuple(r.receipt for r in gathered.released.values()),
+        )
 
     def _connect(
         self, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], purpose: Purpose
@@ -156,6 +166,15 @@ class Agent:
             verify=self.verify,
         )
         return Constellation.connect(policy.vault_set, connector, trust=trust)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Had:
+    """The data key, whose it is to wipe, and what the vaults signed when they let it go."""
+
+    data_key: bytearray = field(repr=False)
+    generation: int
+    receipts: tuple[Signed, ...] = ()
 
 
 async def _unfinished(key: str, vaults: Constellation) -> bool:

@@ -63,13 +63,23 @@ class EffectReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Release:
+    """What one vault let go, under which version and head, and its receipt for it."""
+
+    answer: Answer
+    version: int
+    head: str
+    receipt: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gathered:
     """A key that was recovered and checked, and what was seen on the way."""
 
     recovered: Recovered
-    heads: Mapping[str, tuple[int, str]]
-    """By vault that released: version and head of the charter under which it did."""
-    outcomes: Outcomes[tuple[Answer, int, str]]
+    released: Mapping[str, Release]
+    """By vault that released: the charter under which it did, and its receipt."""
+    outcomes: Outcomes[Release]
 
     @property
     def uncommitted(self) -> tuple[str, ...]:
@@ -81,8 +91,8 @@ class Gathered:
     def lagging(self) -> tuple[str, ...]:
         """Return the vaults whose charter was seen to be behind: a case for the courier."""
         behind = (AncestorMissingError, KeyNotBornError)
-        newest = max(self.heads.values())[0]
-        return tuple(v for v, (version, _) in self.heads.items() if version < newest) + tuple(
+        newest = max(r.version for r in self.released.values())
+        return tuple(v for v, r in self.released.items() if r.version < newest) + tuple(
             v for v, e in self.outcomes.errors.items() if isinstance(e, behind)
         )
 
@@ -277,16 +287,18 @@ class Constellation:
         nonce, k = self._rng(NONCE), self.vault_set.k
         found: list[Recovered] = []
         failed: list[KeyCheckError] = []
-        before: Outcomes[tuple[Answer, int, str]] = Outcomes(())
+        before: Outcomes[Release] = Outcomes(())
 
-        async def ask(vault: VaultClient) -> tuple[Answer, int, str]:
+        async def ask(vault: VaultClient) -> Release:
             said = await vault.release(key, nonce, head)
             answer = Answer(vault=vault.id, manifest=said.manifest, share=unb64(said.share))
-            return answer, said.version, said.head
+            return Release(
+                answer=answer, version=said.version, head=said.head, receipt=said.receipt
+            )
 
-        def settled(outcomes: Outcomes[tuple[Answer, int, str]]) -> bool:
+        def settled(outcomes: Outcomes[Release]) -> bool:
             merged = before.replaced(outcomes) if before.each else outcomes
-            answers = [answer for answer, _, _ in merged.values.values()]
+            answers = [release.answer for release in merged.values.values()]
             try:
                 found.append(combine(answers, k=k, key=key, vaults=self.vault_set.ids))
             except QuorumError:
@@ -305,7 +317,7 @@ class Constellation:
             raise self._why_not(outcomes, failed)
         return Gathered(
             recovered=found[0],
-            heads={v: (version, at) for v, (_, version, at) in outcomes.values.items()},
+            released=outcomes.values,
             outcomes=outcomes,
         )
 

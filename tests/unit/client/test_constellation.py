@@ -27,13 +27,14 @@ from placet.client.charters import merge_charters, open_birth
 from placet.client.constellation import Constellation, _runs
 from placet.client.signing import promote_body
 from placet.core.body import StageBody
-from placet.core.dsse import sign_record
+from placet.core.dsse import open_signed, sign_record
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_BODY, MAX_CHAIN
 from placet.core.messages import (
     CharterAnswer,
     CourierItem,
     ReleaseAnswer,
+    Released,
     TakeRequest,
 )
 from placet.core.profile import code_id
@@ -162,7 +163,10 @@ async def test_any_k_vaults_give_the_key_and_nobody_waits_for_the_rest(world):
     gathered = await vaults.gather(world.key)
     assert key_of(gathered) == SECRET
     ids = vaults.vault_set.ids
-    assert gathered.heads == {ids[i]: (1, world.key) for i in (1, 2, 4)}
+    seen = {v: (r.version, r.head) for v, r in gathered.released.items()}
+    assert seen == {ids[i]: (1, world.key) for i in (1, 2, 4)}
+    for vault, release in gathered.released.items():
+        assert open_signed(release.receipt, Released, vault=vault).key == world.key
     assert gathered.lagging == gathered.uncommitted == ()
     assert gathered.recovered.cheaters == ()
     vaults.close()
@@ -301,7 +305,7 @@ async def test_vaults_that_lack_the_approval_are_told_and_asked_again(world, kno
     promote = world.story.promote(V2, only=[0, 1])
     gathered = await world.workload(V2).gather(world.key, head=promote.digest if known else None)
     assert key_of(gathered) == SECRET
-    assert set(gathered.heads.values()) == {(2, promote.digest)}
+    assert {(r.version, r.head) for r in gathered.released.values()} == {(2, promote.digest)}
     assert all(b.vault.charter(world.key).version == 2 for b in world.story.benches)
 
 
@@ -320,7 +324,7 @@ async def test_vaults_that_are_behind_are_named(world):
     world.story.promote(V2, only=[0, 1])
     gathered = await world.workload(V1).gather(world.key)
     assert key_of(gathered) == SECRET
-    behind = {v for v, (version, _) in gathered.heads.items() if version == 1}
+    behind = {v for v, r in gathered.released.items() if r.version == 1}
     assert set(gathered.lagging) == behind <= {vault_name(i) for i in (3, 4, 5)}
     assert behind
 
