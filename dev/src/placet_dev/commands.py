@@ -199,9 +199,9 @@ def _show(parts: Sequence[Part], *, as_json: bool) -> None:
         click.echo(json.dumps([asdict(p) for p in parts], indent=2, default=str))
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("part", "", "endpoint", "vault id"):
+    for column in ("part", "", "endpoint", "probes", "vault id"):
         table.add_column(column, overflow="fold")
     for part in parts:
         how = "[green]runs[/]" if part.running else "[red]down[/]"
-        table.add_row(part.name, how, escape(part.endpoint), part.id[:19])
+        table.add_row(part.name, how, escape(part.endpoint), part.probe, part.id[:19])
     Console(highlight=False).print(table)

@@ -35,6 +35,7 @@ class Remembered(Record):
     port: Int
     id: str
     process: str
+    probe: Int = 0
 
 
 class LocalConstellation:
@@ -109,7 +110,11 @@ class LocalConstellation:
             raise NotFoundError(f"no constellation in {state}", "Start one: placet dev up.") from e
         vaults = [
             VaultProcess(
-                folder=state / "vaults" / str(i + 1), port=v.port, id=v.id, process=v.process
+                folder=state / "vaults" / str(i + 1),
+                port=v.port,
+                probe=v.probe,
+                id=v.id,
+                process=v.process,
             )
             for i, v in enumerate(kept.vaults)
         ]
@@ -192,7 +197,10 @@ class LocalConstellation:
     def _remember(self) -> None:
         kept = _Kept(
             k=self.k,
-            vaults=tuple(Remembered(port=v.port, id=v.id, process=v.process) for v in self.vaults),
+            vaults=tuple(
+                Remembered(port=v.port, id=v.id, process=v.process, probe=v.probe)
+                for v in self.vaults
+            ),
         )
         (self.state / "constellation.json").write_bytes(msgspec.json.encode(kept))
 

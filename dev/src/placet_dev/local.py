@@ -14,6 +14,7 @@ from placet.core.encoding import Int, Record
 from placet.errors import NotFoundError, UnavailableError
 from placet_dev.constellation import LocalConstellation, check_port
 from placet_dev.platform_process import Platform, start_platform
+from placet_dev.vaults import HOST
 from placet_dev.waiting import wait_for
 
 PORT = 7461
@@ -35,6 +36,8 @@ class Part:
     running: bool
     id: str
     log: Path
+    probe: str = ""
+    """Where a vault answers /healthz, /readyz and /metrics."""
 
 
 def default_state() -> Path:
@@ -82,6 +85,7 @@ def status(state: Path) -> tuple[Part, ...]:
             running=i not in ended,
             id=v.id,
             log=v.log,
+            probe=f"{HOST}:{v.probe}" if v.probe and i not in ended else "",
         )
         for i, v in enumerate(constellation.vaults, 1)
     )

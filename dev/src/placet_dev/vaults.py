@@ -13,11 +13,13 @@ from placet.core.profile import TcbRules, VaultMember
 from placet_dev.tee.bundle import Bundle, BundleSpec, read_bundle, write_bundle
 from placet_dev.tee.control import Launcher
 from placet_dev.tee.runtime import build_runtime
-from placet_dev.waiting import size, wait_for_line
+from placet_dev.waiting import size, wait_for_line, written
 
 HOST = "127.0.0.1"
 APP = "placet-vault"
-ARGV = ("placet.vault.main:main", "--listen", "{listen}", "--data", "{data}")
+ARGV = (
+    "placet.vault.main:main", "--listen", "{listen}", "--data", "{data}", "--probe", "{probe}"
+)  # fmt: skip
 SETTINGS = VaultSettings(evidence_age=MAX_EVIDENCE_AGE, max_keys=1000)
 UP_TO_DATE = TcbRules(
     statuses=("UpToDate",),
@@ -31,6 +33,7 @@ READY = re.compile(
     rf"vault (?P<id>sha256:[0-9a-f]{{64}}) ready on {re.escape(HOST)}:(?P<port>\d+), boot \d+$",
     re.MULTILINE,
 )
+PROBES = re.compile(rf"probes on {re.escape(HOST)}:(?P<port>\d+)$", re.MULTILINE)
 
 
 def vault_bundle(folder: Path, roots: tuple[TrustRoot, ...], cache: Path) -> Bundle:
@@ -51,12 +54,14 @@ class VaultProcess:
     Args:
         folder: Of its store and log; made at the first start.
         port: To listen on; 0 takes a free one at the first start, and keeps it.
+        probe: Where it answers probes: a free port at each start, or 0 with an older bundle.
         id: Its vault id, once known.
         process: The launcher's name for its last start.
     """
 
     folder: Path
     port: int = 0
+    probe: int = 0
     id: str = ""
     process: str = field(default="")
 
@@ -79,9 +84,13 @@ class VaultProcess:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         before = size(self.log)
         params = {"listen": f"{HOST}:{self.port}", "data": str(self.folder.absolute() / "data")}
+        if "{probe}" in read_bundle(bundle).config.argv:
+            params["probe"] = f"{HOST}:0"
         self.process = launcher.start(bundle, params, log=self.log).id
         said = wait_for_line(launcher, self.process, self.log, READY, before)
         self.id, self.port = said["id"], int(said["port"])
+        if probes := PROBES.search(written(self.log, before)):
+            self.probe = int(probes["port"])
 
     def end(self, launcher: Launcher, number: int = signal.SIGTERM) -> None:
         """Send a signal and wait for the end; SIGKILL is a power failure."""

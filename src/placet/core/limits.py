@@ -108,3 +108,12 @@ MAX_CLIENT_DATA = 2 * KIB
 
 MAX_CREDENTIAL_ID = 1023
 """Bytes of a credential id (WebAuthn Level 3, section 4)."""
+
+MAX_PROBES = 16
+"""Connections to the probe listener at one time."""
+
+MAX_PROBE_HEAD = 4 * KIB
+"""Bytes of a probe's request."""
+
+MIN_FREE = 64 * 1024 * KIB
+"""Bytes free on the disk of a vault's store, below which it says that it is not ready."""

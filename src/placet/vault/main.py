@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import logging
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +40,11 @@ from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Batch, Put, Store
 from placet.vault.collateral import MarkedVerifier
 from placet.vault.http import VaultApp
+from placet.vault.logs import start_logging
+from placet.vault.meters import Meters
+from placet.vault.operations import Collateral, Operations, clock_reasons, end_on_signals
+from placet.vault.probe import Probe, probing
+from placet.vault.readiness import store_reasons
 from placet.vault.records import IdentityRecord
 from placet.vault.service import Vault
 from placet.vault.state import VaultIdentity
@@ -76,18 +82,27 @@ def main(argv: Sequence[str]) -> int:
         type=Path,
         help="folder of collateral for quotes that come without (default: collateral in --data)",
     )
+    parser.add_argument(
+        "--probe",
+        help="host:port for /healthz, /readyz and /metrics in plain HTTP, for your machines only"
+        " (default: none)",
+    )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="of the lines on stderr"
+    )
     options = parser.parse_args(argv)
-    host, _, port = options.listen.rpartition(":")
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    if not host or not port.isdecimal() or int(port) >= 2**16:
-        parser.error(f"--listen is {options.listen!r}, not host:port")
+    start_logging(options.log_format)
+    listen = _address(parser, "--listen", options.listen)
+    probe = None if options.probe is None else _address(parser, "--probe", options.probe)
     try:
         # No core dump may hold a share (I13).
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o077)
         self_test(now=int(time.time()))
         folder = CollateralFolder(options.collateral or options.data / "collateral")
-        asyncio.run(_run(open_producer(), options.data, folder, host, int(port)))
+        asyncio.run(_run(open_producer(), options.data, folder, listen, probe))
+    except asyncio.CancelledError:
+        return 0  # told to end twice; what is durable is durable
     except PlacetError as e:
         print(f"placet vault: {e.detail}\n{e.hint}".rstrip(), file=sys.stderr)  # noqa: T201 - its output
         return 3 if isinstance(e, VerificationError) else 4
@@ -95,6 +110,13 @@ def main(argv: Sequence[str]) -> int:
         print(f"placet vault: {options.listen}: {e.strerror or e}", file=sys.stderr)  # noqa: T201
         return 4
     return 0
+
+
+def _address(parser: argparse.ArgumentParser, option: str, text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) >= 2**16:
+        parser.error(f"{option} is {text!r}, not host:port")
+    return host.strip("[]"), int(port)
 
 
 def open_vault(
@@ -120,7 +142,11 @@ def open_vault(
 
 
 async def _run(
-    producer: Producer, data: Path, folder: CollateralFolder, host: str, port: int
+    producer: Producer,
+    data: Path,
+    folder: CollateralFolder,
+    listen: tuple[str, int],
+    probe: tuple[str, int] | None,
 ) -> None:
     store = _open_store(producer, data)
     vault, identity, config, journal, clock = open_vault(producer, store, int(time.time()))
@@ -129,47 +155,75 @@ async def _run(
         lifetime=CERTIFICATE_LIFETIME,
         evidence_of=partial(own_evidence, producer, identity.id),
     )
+    trust, verify = trust_from_config(config.trust_roots), MarkedVerifier(store, folder)
     exchange = ServerExchange(
         producer=producer,
         identity_key=identity.key,
-        trust=trust_from_config(config.trust_roots),
+        trust=trust,
         clock=clock,
         rng=os.urandom,
-        verify=MarkedVerifier(store, folder),
+        verify=verify,
     )
+    operations, collateral = Operations(), Collateral()
+    collateral.look(producer, verify, trust, clock.now())
+    health = store_reasons(journal)
+    for source in (
+        health,
+        lambda: collateral.reasons(clock.now()),
+        lambda: clock_reasons(clock.now(), time.time()),
+    ):
+        operations.readiness.add(source)
+    operations.watch_disk(data)
+    _show_numbers(operations.meters, vault, journal, collateral, clock)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    end_on_signals(operations.readiness, stop)
 
     def announce(bound: int) -> None:
-        log.info("vault %s ready on %s:%d, boot %d", identity.id, host, bound, identity.boots)
+        at = f"{listen[0]}:{bound}"
+        log.info("vault %s ready on %s, boot %d", identity.id, at, identity.boots)
 
-    settling = asyncio.create_task(_settle(journal, clock))
-    try:
+    async def settle() -> None:
+        for minute in itertools.count(1):
+            await asyncio.sleep(MINUTE)
+            journal.settle(now=clock.now())
+            if minute % MINUTE == 0:
+                collateral.look(producer, verify, trust, clock.now())
+
+    async with contextlib.AsyncExitStack() as last:
+        last.callback(store.close)
+        last.callback(lambda: journal.settle(now=clock.now(), stopping=True))
+        if probe is not None:
+            asks = Probe(health=health, readiness=operations.readiness, meters=operations.meters)
+            port = await last.enter_async_context(probing(asks, *probe))
+            log.info("probes on %s:%d", probe[0], port)
+        settling = asyncio.create_task(settle())
+        last.callback(settling.cancel)
         await serve(
-            VaultApp(vault),
+            VaultApp(vault, operations.watch),
             make_context(*certificate, server=True),
             exchange,
-            host=host,
-            port=port,
+            host=listen[0],
+            port=listen[1],
             announce=announce,
             stop=stop,
         )
-    finally:
-        settling.cancel()
-        journal.settle(now=clock.now(), stopping=True)
-        store.close()
+    log.info("ended: the log is settled and the store is closed")
+
+
+def _show_numbers(
+    meters: Meters, vault: Vault, journal: Log, collateral: Collateral, clock: VaultClock
+) -> None:
+    def collateral_left() -> float | None:
+        return None if collateral.until is None else collateral.until - clock.now()
+
+    meters.gauge("placet_log_entries", "Entries of the log.", lambda: journal.head()[0])
+    meters.gauge("placet_keys", "Keys that were born here.", lambda: vault.born)
+    meters.gauge("placet_collateral_seconds", "Until our own collateral ends.", collateral_left)
 
 
 def _open_store(producer: Producer, data: Path) -> SqliteStore:
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     return SqliteStore(data / "vault.db", Seal(producer.sealing_key(), "", os.urandom))
-
-
-async def _settle(journal: Log, clock: VaultClock) -> None:
-    while True:
-        await asyncio.sleep(MINUTE)
-        journal.settle(now=clock.now())
 
 
 def _config(about: Description) -> VaultConfig:

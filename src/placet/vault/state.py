@@ -63,6 +63,11 @@ class VaultCore:
         self._keys = Keys(store)
         self._born = len(store.names("key"))
 
+    @property
+    def born(self) -> int:
+        """Return how many keys were born here."""
+        return self._born
+
     def _find(self, key: str) -> KeyState | None:
         try:
             return self._keys.get(key)

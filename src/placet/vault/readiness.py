@@ -1,0 +1,60 @@
+"""Why a vault should get no requests now: asked by load balancers, never by the vault itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from placet.core.encoding import Record
+from placet.errors import PlacetError, VerificationError
+from placet.storage.log import Log
+
+
+class Reason(Record):
+    """One reason not to be ready. Programs read ``reason``, people ``detail``."""
+
+    reason: str
+    detail: str
+
+
+Source = Callable[[], Iterable[Reason]]
+
+
+class Readiness:
+    """Reasons of all parts of a vault, asked afresh each time.
+
+    It decides nothing: whether a vault may release, its own rules say (I17).
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+        self._draining = ""
+
+    def add(self, source: Source) -> None:
+        """Ask this part as well."""
+        self._sources.append(source)
+
+    def drain(self, why: str) -> None:
+        """Say from now on that this vault is about to end."""
+        self._draining = why
+
+    def reasons(self) -> tuple[Reason, ...]:
+        """Return what there is against sending requests here; nothing if all is well."""
+        found = [reason for source in self._sources for reason in source()]
+        if self._draining:
+            found.append(Reason(reason="draining", detail=self._draining))
+        return tuple(found)
+
+
+def store_reasons(log: Log) -> Source:
+    """Return a source that reads the last log entry, and whether the tree still holds it."""
+
+    def look() -> Iterable[Reason]:
+        try:
+            if size := log.head()[0]:
+                log.proof(size - 1)
+        except VerificationError as e:
+            yield Reason(reason="quarantined", detail=e.detail)
+        except PlacetError as e:
+            yield Reason(reason="store", detail=e.detail)
+
+    return look
