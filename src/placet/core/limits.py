@@ -100,6 +100,9 @@ MAX_LOG_ENTRY = 4 * KIB
 MAX_LOG_PAGE = 256
 """Log entries in one answer."""
 
+MAX_LOG_HASHES = 4096
+"""Entry hashes in one answer."""
+
 MAX_DENIALS = 10
 """Denials of one key that are logged one by one in a minute; the rest is counted (R7.5)."""
 

@@ -11,7 +11,15 @@ from msgspec import Meta
 
 from placet.core.dsse import Signed
 from placet.core.encoding import Base64, Int, Record, Sha256, Text
-from placet.core.limits import MAX_CHAIN, MAX_CHARTER, MAX_HEADS, MAX_VAULTS, MAX_WAITING
+from placet.core.limits import (
+    MAX_CHAIN,
+    MAX_CHARTER,
+    MAX_HEADS,
+    MAX_LOG_HASHES,
+    MAX_LOG_PAGE,
+    MAX_VAULTS,
+    MAX_WAITING,
+)
 from placet.core.manifest import KeyManifest
 from placet.core.statement import SignedStatement
 
@@ -72,6 +80,19 @@ class Released(Record, kw_only=True):
     recipient: Sha256
     """SPKI digest of the receiving end of the channel."""
     index: Int
+    time: Int
+
+
+class Trail(Record, kw_only=True):
+    """Where a key's trail ends in this vault's log of ``size`` entries: nobody else can cut it."""
+
+    schema: Literal[1] = 1
+    vault: Sha256
+    key: Sha256
+    count: Int
+    last: Sha256 | None
+    """`entry_hash` of its last entry."""
+    size: Int
     time: Int
 
 
@@ -260,4 +281,50 @@ class LogAnswer(Record):
     """GET /v1/keys/{key}/log?since=SEQ."""
 
     entries: tuple[LogItem, ...]
+    checkpoint: str
+
+
+class AuditItem(LogItem):
+    """An entry of a key's trail, and the proof that it is in the tree of the checkpoint."""
+
+    proof: tuple[Base64, ...]
+
+
+class AuditAnswer(Record):
+    """GET /v1/keys/{key}/audit?since=SEQ&size=SIZE: a page of the trail as it was at that size."""
+
+    entries: tuple[AuditItem, ...]
+    checkpoint: str
+    trail: Signed
+    """of a `Trail`: its end at that size, whatever the page holds of it"""
+    next: Int | None
+    """The sequence number to go on at; ``None``: this was the end."""
+
+
+class DroppedAnswer(Record):
+    """GET /v1/keys/{key}/dropped: statements taken here whose branch was left for another."""
+
+    dropped: tuple[CourierItem, ...]
+
+
+class HashesAnswer(Record):
+    """GET /v1/log/hashes?since=N: entry hashes of all keys, from number N on."""
+
+    hashes: Annotated[tuple[Sha256, ...], Meta(max_length=MAX_LOG_HASHES)]
+    checkpoint: str
+
+
+class JournalItem(Record):
+    """One entry of a vault's log: in full if it is about the vault itself, else its hash."""
+
+    index: Int
+    hash: Sha256
+    salt: Base64 | None
+    entry: Base64 | None
+
+
+class JournalAnswer(Record):
+    """GET /v1/log?since=N: a page of the whole log, from number N on."""
+
+    items: Annotated[tuple[JournalItem, ...], Meta(max_length=MAX_LOG_PAGE)]
     checkpoint: str

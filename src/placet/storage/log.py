@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -204,6 +204,70 @@ class Log:
         with self._lock:
             return self._place(self.entries(index, index + 1)[0])
 
+    def proofs(self, logged: Sequence[Logged], size: int) -> tuple[tuple[bytes, ...], ...]:
+        """Return the inclusion proofs of entries in the tree as it was at ``size``.
+
+        Raises:
+            VerificationError: The stored nodes do not give them: *quarantined*.
+            ValueError: The log never had that size, or an entry came later.
+        """
+        with self._lock:
+            root, _, _ = self.consistency(size, size)
+            return tuple(self._place(one, size, root) for one in logged)
+
+    def trail_end(self, key: str | None, size: int) -> TrailEnd:
+        """Return where a key's trail ended when the log had ``size`` entries."""
+        with self._lock:
+            trail = _trail(key)
+            low, high = 0, self._end(trail)[0].count
+            last = None
+            while low < high:
+                middle = (low + high) // 2
+                one = _read(self._store.trail(trail, middle, 1)[0])
+                if one.entry.index < size:
+                    low, last = middle + 1, one
+                else:
+                    high = middle
+            return TrailEnd(count=low, last=last.hashed if last else None)
+
+    def leaf_hashes(self, start: int, stop: int) -> tuple[str, ...]:
+        """Return the entry hashes from ``start`` up to ``stop``, of all keys."""
+        return tuple(map(_hash, self._store.entries(start, stop)))
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+        """Return the roots of both sizes, and the proof that the one grew into the other.
+
+        Raises:
+            VerificationError: The stored nodes do not give one: *quarantined*.
+            ValueError: The log never had these sizes: the caller is wrong.
+        """
+        with self._lock:
+            size, root = self.head()
+            if not 0 <= old <= new <= size:
+                raise ValueError(f"sizes {old} and {new} are not of a log of {size}")
+            before, after = self._root(old), self._root(new)
+            proof = merkle.consistency_proof(self._node, old, new)
+            try:
+                merkle.verify_consistency(old, new, before, after, proof)
+                grown = merkle.consistency_proof(self._node, new, size)
+                merkle.verify_consistency(new, size, after, root, grown)
+            except VerificationError as e:
+                raise quarantined(f"the log of {size} did not grow out of that of {old}") from e
+            return before, after, proof
+
+    def _root(self, size: int) -> bytes:
+        """Return the root that the log had at a size: of nodes that are *not* authenticated."""
+        hashes, start = list[bytes](), 0
+        for level in reversed(range(size.bit_length())):
+            if size >> level & 1:
+                hashes.append(self._node(level, start >> level))
+                start += 1 << level
+        return Frontier(size, tuple(hashes)).root()
+
+    def _node(self, level: int, position: int) -> bytes:
+        nodes = self._store.nodes((position + 1 << level) - 1)
+        return nodes[level * HASH_SIZE : (level + 1) * HASH_SIZE]
+
     def verify(self) -> None:
         """Read every entry again: tree and every key's chain.
 
@@ -229,15 +293,13 @@ class Log:
             raise quarantined("a key's last log entry is not the one that its record names")
         return end, stored.version if stored else None
 
-    def _place(self, one: Logged) -> tuple[bytes, ...]:
+    def _place(
+        self, one: Logged, size: int | None = None, root: bytes | None = None
+    ) -> tuple[bytes, ...]:
         """Return the proof that an entry is in the tree, at its index."""
-
-        def node(level: int, position: int) -> bytes:
-            nodes = self._store.nodes((position + 1 << level) - 1)
-            return nodes[level * HASH_SIZE : (level + 1) * HASH_SIZE]
-
-        size, root = self.head()
-        proof = merkle.inclusion_proof(node, one.entry.index, size)
+        if size is None or root is None:
+            size, root = self.head()
+        proof = merkle.inclusion_proof(self._node, one.entry.index, size)
         try:
             merkle.verify_inclusion(one.leaf, one.entry.index, size, proof, root)
         except VerificationError as e:

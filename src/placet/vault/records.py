@@ -61,6 +61,14 @@ class BesideRecord(Record, kw_only=True):
     """Valid statements in whose place another was taken here."""
 
 
+class DroppedRecord(Record, kw_only=True):
+    """What was taken here on branches that were left for another, for auditors alone."""
+
+    schema: Literal[1] = 1
+    items: tuple[CourierItem, ...]
+    """In the order in which they went; receipts as in a charter, this vault's own first."""
+
+
 class PendingItem(Record):
     """A stage, and who put it forward."""
 

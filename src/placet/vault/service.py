@@ -9,19 +9,34 @@ from __future__ import annotations
 from placet.core.checkpoint import Checkpoint, sign_note
 from placet.core.dsse import sign_record
 from placet.core.encoding import b64
+from placet.core.limits import MAX_BODY, MAX_LOG_HASHES, MAX_LOG_PAGE
 from placet.core.manifest import manifest_digest
 from placet.core.messages import (
+    AuditAnswer,
+    AuditItem,
     CharterAnswer,
+    DroppedAnswer,
+    HashesAnswer,
+    JournalAnswer,
+    JournalItem,
     LogAnswer,
     LogItem,
     Status,
     StatusBody,
+    Trail,
     Waiting,
 )
+from placet.errors import NotFoundError
+from placet.storage.log import Logged
 from placet.vault.shares import Shares
 from placet.vault.taking import Taking
 
 SCHEMAS = (1, 2)
+
+AUDIT_PAGE = MAX_BODY - 64 * 1024
+"""Bytes of one page of a trail; the rest is for its checkpoint and end."""
+PROOF_ROOM = 3072
+"""Bytes that a proof takes at most, with what else stands beside an entry."""
 
 
 class Vault(Shares, Taking):
@@ -66,8 +81,76 @@ class Vault(Shares, Taking):
         )
         return LogAnswer(entries=entries, checkpoint=self._checkpoint())
 
-    def _checkpoint(self) -> str:
+    def audit(self, key: str, since: int, size: int) -> AuditAnswer:
+        """Show a page of a key's trail, each entry with the proof that it is in the log.
+
+        Args:
+            key: A key that is known here.
+            since: Sequence number to begin at.
+            size: The log's size at which the trail is shown, so that pages fit together; 0
+                for now.
+        """
+        self._keys.get(key)
+        now, size = self._clock.now(), size or self._log.head()[0]
+        if size > self._log.head()[0]:
+            raise NotFoundError(f"this log never had {size} entries", "Ask with size=0.")
+        end = self._log.trail_end(key, size)
+        page, room = list[Logged](), AUDIT_PAGE
+        for one in self._log.of_key(key, since)[: max(0, end.count - since)]:
+            room -= 2 * len(one.raw) + PROOF_ROOM
+            if room < 0:
+                break
+            page.append(one)
+        until = since + len(page)
+        trail = Trail(
+            vault=self._identity.id, key=key, count=end.count, last=end.last, size=size, time=now
+        )
+        return AuditAnswer(
+            entries=tuple(
+                AuditItem(
+                    index=one.entry.index,
+                    salt=b64(one.salt),
+                    entry=b64(one.raw),
+                    proof=tuple(map(b64, proof)),
+                )
+                for one, proof in zip(page, self._log.proofs(page, size), strict=True)
+            ),
+            checkpoint=self._checkpoint(size),
+            trail=sign_record(trail, self._identity.key),
+            next=until if until < end.count else None,
+        )
+
+    def dropped(self, key: str) -> DroppedAnswer:
+        """Show what was taken of a key on branches that were left for another."""
+        self._keys.get(key)
+        return DroppedAnswer(dropped=self._dropped(key)[1])
+
+    def hashes(self, since: int) -> HashesAnswer:
+        """Show the salted hashes of all entries from ``since`` on."""
+        size = self._log.head()[0]
+        hashes = self._log.leaf_hashes(min(since, size), min(since + MAX_LOG_HASHES, size))
+        return HashesAnswer(hashes=hashes, checkpoint=self._checkpoint())
+
+    def journal(self, since: int) -> JournalAnswer:
+        """Show the log from entry ``since`` on: in full what is about this vault itself."""
+        size = self._log.head()[0]
+        items = tuple(
+            JournalItem(
+                index=one.entry.index,
+                hash=one.hashed,
+                salt=b64(one.salt) if one.entry.key is None else None,
+                entry=b64(one.raw) if one.entry.key is None else None,
+            )
+            for one in self._log.entries(min(since, size), min(since + MAX_LOG_PAGE, size))
+        )
+        return JournalAnswer(items=items, checkpoint=self._checkpoint())
+
+    def _checkpoint(self, size: int | None = None) -> str:
         name = "placet/" + self._identity.id.removeprefix("sha256:")
-        size, root = self._log.head()
+        newest, root = self._log.head()
+        if size is None:
+            size = newest
+        elif size != newest:
+            root = self._log.consistency(size, size)[0]
         checkpoint = Checkpoint(name, size, root, (f"boot {self._identity.boot}",))
         return sign_note(checkpoint.text(), name, self._identity.key)

@@ -49,7 +49,7 @@ class Shares(VaultCore):
 
     def release(self, peer: VerifiedPeer, key: str, request: ReleaseRequest) -> ReleaseAnswer:
         """Let the share of a key go to an approved caller."""
-        state, approval = self._decide(peer, key, "release")
+        state, approval, now = self._decide(peer, key, "release")
         policy, record = state.policy, state.record
         if request.head is not None and not policy.knows(request.head):
             raise AncestorMissingError(
@@ -64,7 +64,8 @@ class Shares(VaultCore):
                 head=policy.head,
                 version=policy.version,
             )
-        receipt = self._release_receipt(peer, state, approval, record.committed, "release")
+        decided = state, approval, now
+        receipt = self._release_receipt(peer, decided, record.committed, "release")
         return ReleaseAnswer(
             nonce=request.nonce,
             manifest=record.committed.manifest,
@@ -76,7 +77,7 @@ class Shares(VaultCore):
 
     def promise(self, peer: VerifiedPeer, key: str, request: PromiseRequest) -> PromiseAnswer:
         """Promise to hold nothing older than this attempt, and show what there is."""
-        state, approval = self._decide(peer, key, "create")
+        state, approval, now = self._decide(peer, key, "create")
         record = creation.promise(state.record, request.attempt)
         self._replace(
             state,
@@ -87,6 +88,7 @@ class Shares(VaultCore):
                 statement=approval.statement,
                 detail={"attempt": request.attempt},
             ),
+            now=now,
         )
         committed = record.committed
         return PromiseAnswer(
@@ -101,9 +103,9 @@ class Shares(VaultCore):
 
     def recover(self, peer: VerifiedPeer, key: str, request: RecoverRequest) -> ReleaseAnswer:
         """Let a share go to the workload that finishes a creation another one began."""
-        state, approval = self._decide(peer, key, "create")
+        state, approval, now = self._decide(peer, key, "create")
         kept = creation.find_share(state.record, request.manifest)
-        receipt = self._release_receipt(peer, state, approval, kept, "recover")
+        receipt = self._release_receipt(peer, (state, approval, now), kept, "recover")
         return ReleaseAnswer(
             nonce=b64(bytes(32)),
             manifest=kept.manifest,
@@ -115,7 +117,7 @@ class Shares(VaultCore):
 
     def hold(self, peer: VerifiedPeer, key: str, request: HoldRequest) -> HoldAnswer:
         """Hold a share of an attempt, durably, and say so."""
-        state, approval = self._decide(peer, key, "create")
+        state, approval, now = self._decide(peer, key, "create")
         creation.check_hold(
             state.record,
             state.policy,
@@ -124,7 +126,7 @@ class Shares(VaultCore):
             manifest=request.manifest,
             share=unb64(request.share),
             finishing=request.finishing,
-            now=self._clock.now(),
+            now=now,
         )
         digest = manifest_digest(request.manifest)
         held = sign_record(
@@ -134,7 +136,7 @@ class Shares(VaultCore):
                 attempt=request.attempt,
                 manifest=digest,
                 index=self._log.head()[0],
-                time=self._clock.now(),
+                time=now,
             ),
             self._identity.key,
         )
@@ -145,13 +147,16 @@ class Shares(VaultCore):
             )
             record = creation.hold(record, share)
         self._replace(
-            state, record, Draft(kind="held", key=key, statement=approval.statement, subject=digest)
+            state,
+            record,
+            Draft(kind="held", key=key, statement=approval.statement, subject=digest),
+            now=now,
         )
         return HoldAnswer(held=held)
 
     def commit(self, peer: VerifiedPeer, key: str, request: CommitRequest) -> CommitAnswer:
         """Commit a held share, once and for all."""
-        state, approval = self._decide(peer, key, "create")
+        state, approval, now = self._decide(peer, key, "create")
         kept = creation.check_commit(
             state.record,
             state.policy,
@@ -167,7 +172,7 @@ class Shares(VaultCore):
                 key=key,
                 manifest=request.manifest,
                 index=self._log.head()[0],
-                time=self._clock.now(),
+                time=now,
             ),
             self._identity.key,
         )
@@ -180,14 +185,21 @@ class Shares(VaultCore):
             Draft(
                 kind="committed", key=key, statement=approval.statement, subject=request.manifest
             ),
+            now=now,
         )
         return CommitAnswer(committed=committed)
 
-    def _decide(self, peer: VerifiedPeer, key: str, purpose: Purpose) -> tuple[KeyState, Approval]:
-        """Ask the gate, at the policy in force now; a no is logged as well."""
+    def _decide(
+        self, peer: VerifiedPeer, key: str, purpose: Purpose
+    ) -> tuple[KeyState, Approval, int]:
+        """Ask the gate, at the policy in force now; a no is logged as well.
+
+        Returns:
+            Key and approval, and the time that it was decided by, which the entry must have.
+        """
         if peer.identity is None:
             raise RoleDeniedError("a visitor gets no share", "Attest as a workload.")
-        state = self._keys.get(key)
+        state, now = self._keys.get(key), self._clock.now()
         try:
             approval = decide_release(
                 state.policy,
@@ -196,25 +208,22 @@ class Shares(VaultCore):
                 keys=peer.keys,
                 age=self._clock.monotonic() - peer.attested_at,
                 max_age=self._settings.evidence_age,
-                now=self._clock.now(),
+                now=now,
             )
         except PlacetError as e:
             detail: dict[str, str | int] = {"type": e.type, "purpose": purpose}
-            self._log.deny(
-                Draft(kind="denied", key=key, subject=peer.spki, detail=detail),
-                now=self._clock.now(),
-            )
+            self._log.deny(Draft(kind="denied", key=key, subject=peer.spki, detail=detail), now=now)
             raise
-        return state, approval
+        return state, approval, now
 
     def _release_receipt(
         self,
         peer: VerifiedPeer,
-        state: KeyState,
-        approval: Approval,
+        decided: tuple[KeyState, Approval, int],
         kept: HeldShare | CommittedShare,
         kind: str,
     ) -> Signed:
+        state, approval, now = decided
         key, manifest = state.policy.key, manifest_digest(kept.manifest)
         receipt = Released(
             vault=self._identity.id,
@@ -225,7 +234,7 @@ class Shares(VaultCore):
             code=approval.code,
             recipient=peer.spki,
             index=self._log.head()[0],
-            time=self._clock.now(),
+            time=now,
         )
         detail: dict[str, str | int] = {"recipient": peer.spki, "version": state.policy.version}
         draft = Draft(

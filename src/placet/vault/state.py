@@ -74,7 +74,7 @@ class VaultCore:
         except KeyNotBornError:
             return None
 
-    def _replace(self, state: KeyState, record: KeyRecord, *drafts: Draft) -> None:
+    def _replace(self, state: KeyState, record: KeyRecord, *drafts: Draft, now: int) -> None:
         put = Put(record_name(state.policy.key), encode(record), state.version)
-        self._log.commit(*drafts, now=self._clock.now(), changes=(put,))
+        self._log.commit(*drafts, now=now, changes=(put,))
         self._keys.put(state.policy.key, KeyState(state.version + 1, record, state.policy))

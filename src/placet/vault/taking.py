@@ -12,7 +12,7 @@ import msgspec
 
 from placet.core.dsse import Signed, sign_record
 from placet.core.encoding import decode, encode
-from placet.core.limits import MAX_HEADS, MAX_RECORD, MAX_WAITING
+from placet.core.limits import MAX_BODY, MAX_HEADS, MAX_RECORD, MAX_WAITING
 from placet.core.logentry import Draft
 from placet.core.messages import CourierItem, TakeAnswer, Taken, TakeRequest
 from placet.core.statement import Promote, UntrustedStatement, open_statement
@@ -30,7 +30,7 @@ from placet.policy.charter import Courier, TakenStatement, take, unknown
 from placet.policy.key_policy import KeyPolicy
 from placet.storage.store import Put
 from placet.vault.keys import KeyState, charter_of, record_name
-from placet.vault.records import BesideRecord, KeyRecord, WaitingItem
+from placet.vault.records import BesideRecord, DroppedRecord, KeyRecord, WaitingItem
 from placet.vault.staging import Staging
 
 Drafts = list[Draft]
@@ -95,24 +95,27 @@ class Taking(Staging):
         if state is not None:
             _, beside = self._beside(state.policy.key)
             waiting = {open_statement(w.signed).digest: w.since for w in beside.waiting}
-        before = state.policy if state else None
-        policy, new = take(before, couriers, now=self._clock.now(), waiting=waiting)
+        before, now = state.policy if state else None, self._clock.now()
+        policy, new = take(before, couriers, now=now, waiting=waiting)
         kept = state.record.charter if state else ()
-        return self._store_taken(state, policy, kept, new) if new else state
+        return self._store_taken(state, policy, kept, new, now=now) if new else state
 
     def _other_branch(self, state: KeyState | None, couriers: Sequence[Courier]) -> KeyState:
         """Change to a branch that k vaults took; else keep what shows the fork, and refuse."""
         if state is None:
             raise MalformedError("a fork needs a charter")
-        charter = charter_of(state.record)
+        charter, now = charter_of(state.record), self._clock.now()
         try:
-            kept, policy, new = change_branch(charter, couriers, now=self._clock.now())
+            kept, policy, new = change_branch(charter, couriers, now=now)
         except ConflictError:
             self._note_fork(state, charter, couriers)
             raise
-        gone = [item.signed for item in state.record.charter[kept:]]
-        self._keep_beside(policy.key, forks=gone[:1], kind="branch-changed", head=policy.head)
-        return self._store_taken(state, policy, state.record.charter[:kept], new)
+        gone = state.record.charter[kept:]
+        forks = [item.signed for item in gone[:1]]
+        self._keep_beside(policy.key, forks=forks, kind="branch-changed", head=policy.head)
+        put = self._dropped_put(policy.key, gone)
+        stays = state.record.charter[:kept]
+        return self._store_taken(state, policy, stays, new, now=now, puts=(put,))
 
     def _note_fork(
         self, state: KeyState, charter: Sequence[TakenStatement], couriers: Sequence[Courier]
@@ -179,6 +182,7 @@ class Taking(Staging):
                 subject=_clause(sent),
                 detail={"delay": delay},
             ),
+            now=now,
         )
         return now + delay
 
@@ -190,7 +194,8 @@ class Taking(Staging):
         if not more or len(beside.forks) >= MAX_HEADS:
             return
         kept = msgspec.structs.replace(beside, forks=(*beside.forks, *more))
-        self._put_beside(key, version, kept, Draft(kind=kind, key=key, statement=head))
+        draft = Draft(kind=kind, key=key, statement=head)
+        self._put_beside(key, version, kept, draft, now=self._clock.now())
 
     def _beside(self, key: str) -> tuple[int | None, BesideRecord]:
         stored = self._store.get(f"beside/{key}")
@@ -199,10 +204,24 @@ class Taking(Staging):
         return stored.version, decode(stored.value, BesideRecord, limit=MAX_RECORD)
 
     def _put_beside(
-        self, key: str, version: int | None, record: BesideRecord, draft: Draft
+        self, key: str, version: int | None, record: BesideRecord, draft: Draft, *, now: int
     ) -> None:
         put = Put(f"beside/{key}", encode(record), version)
-        self._log.commit(draft, now=self._clock.now(), changes=(put,))
+        self._log.commit(draft, now=now, changes=(put,))
+
+    def _dropped(self, key: str) -> tuple[int | None, tuple[CourierItem, ...]]:
+        stored = self._store.get(f"dropped/{key}")
+        if stored is None:
+            return None, ()
+        return stored.version, decode(stored.value, DroppedRecord, limit=MAX_RECORD).items
+
+    def _dropped_put(self, key: str, gone: Sequence[CourierItem]) -> Put:
+        """Keep what is left behind for another branch: what was released under it rests on it."""
+        version, before = self._dropped(key)
+        items = [*before, *gone]
+        while len(encode(items)) > MAX_BODY // 2:  # the oldest go; an auditor then misses them
+            items.pop(0)
+        return Put(f"dropped/{key}", encode(DroppedRecord(items=tuple(items))), version)
 
     def _store_taken(
         self,
@@ -210,12 +229,16 @@ class Taking(Staging):
         policy: KeyPolicy,
         kept: Sequence[CourierItem],
         new: Sequence[TakenStatement],
+        *,
+        now: int,
+        puts: Sequence[Put] = (),
     ) -> KeyState:
-        now, at = self._clock.now(), self._log.head()[0]
+        # The entry's time is the very one that was decided by: an auditor decides again.
+        at = self._log.head()[0]
         old = state.record if state else KeyRecord(charter=())
         if state is None and self._born >= self._settings.max_keys:
             raise RateLimitedError(f"this vault keeps {self._born} keys and takes no more")
-        puts = self._stager_puts(policy)
+        changes = [*puts, *self._stager_puts(policy)]
         items, drafts = [], []
         for i, fresh in enumerate(new):
             taken = Taken(
@@ -235,8 +258,8 @@ class Taking(Staging):
             # What the owner destroyed is gone from the disk with the statement that says so.
             record = msgspec.structs.replace(record, held=(), committed=None)
         version = state.version if state else None
-        puts.append(Put(record_name(policy.key), encode(record), version))
-        self._log.commit(*drafts, now=now, changes=tuple(puts), at=at)
+        changes.append(Put(record_name(policy.key), encode(record), version))
+        self._log.commit(*drafts, now=now, changes=tuple(changes), at=at)
         self._born += state is None
         stored = KeyState((version or 0) + 1, record, policy)
         self._keys.put(policy.key, stored)
