@@ -8,6 +8,7 @@
           + EvidenceStaleError      too old; attest again
           + BindingError            genuine, but made for another connection
           + TcbError                genuine, from a platform the rules refuse
+          + VaultReleaseError       genuine, of a vault release that nobody named here
         + ApprovalError           too few of the right people signed
           + ApprovalExpiredError    they signed, and it is too late
           + ApprovalWaitingError    they signed, and a delay with a veto runs
@@ -118,6 +119,12 @@ class TcbError(EvidenceError):
     """Genuine evidence of a platform whose state the rules refuse."""
 
     type = "tcb-unacceptable"
+
+
+class VaultReleaseError(EvidenceError):
+    """Genuine evidence of a vault whose release no charter that is known here names."""
+
+    type = "vault-release-unknown"
 
 
 class ApprovalError(VerificationError):

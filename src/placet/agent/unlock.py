@@ -1,8 +1,9 @@
 """From a measured process to an unlocked volume (spec/08, section 3).
 
 Nothing that the platform passes is believed: the charter's first statement must hash to
-the key id and name the owner and label of the measured config; the vaults come from it;
-the volume's header must fit the key. A denial is never taken for absence (I9).
+the key id and name the owner and label of the measured config; the vaults come from it
+and from what its owner signed later; the volume's header must fit the key. A denial is
+never taken for absence (I9).
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from placet.agent.volume import Unlocked, VolumeDriver
 from placet.attest.produce import Producer
 from placet.attest.trust import TrustAnchor, trust_from_config
 from placet.attest.verify import EvidenceVerifier, verify_evidence
-from placet.client.charters import open_birth
 from placet.client.constellation import Constellation
 from placet.client.creation import create_key
+from placet.client.following import CharterCopy, open_charter
 from placet.client.vault_client import Connector, renewed_contexts
 from placet.core.attestation import Purpose
 from placet.core.config import Opens, WorkloadConfig
 from placet.core.dsse import Signed
 from placet.core.encoding import decode
-from placet.core.limits import MAX_BODY
-from placet.core.messages import TakeRequest
+from placet.core.limits import MAX_RECORD
+from placet.core.profile import VaultSet
 from placet.errors import (
     MalformedError,
     PlacetError,
@@ -66,7 +67,7 @@ class Agent:
 
         Args:
             key: The key id, as the platform says.
-            charter: File with the key's statements, oldest first (`TakeRequest`).
+            charter: File with the key's statements, oldest first (`CharterCopy`).
             volume: Where the data lie; formatted only when it is empty and the key is
                 committed at all vaults.
 
@@ -82,7 +83,8 @@ class Agent:
             raise PolicyDeniedError("this TEE was started as a vault, not as a workload")
         trust = trust_from_config(config.trust_roots)
         # 3.2 The key is that owner's: its id is the digest of what the owner signed.
-        policy = open_birth(key, _first(charter).chain[0].signed)
+        # Later statements may name newer releases of the vaults; what fails is passed over.
+        policy = open_charter(key, _copy(charter).chain, now=self.clock.now())
         _check_opens(config.opens, policy)
         # 3.3 Before any vault is asked: is the volume one that could be this key's?
         state = volume.state()
@@ -106,7 +108,7 @@ class Agent:
     async def _data_key(
         self, key: str, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], *, empty: bool
     ) -> _Had:
-        vaults = self._connect(policy, trust, "release")
+        vaults = self._connect(policy.key, policy.vault_set, trust, "release")
         try:
             had = await self._gather(key, vaults)
             unfinished = await _unfinished(key, vaults) if empty else False
@@ -118,18 +120,20 @@ class Agent:
                     reason="state-lost",
                 ) from e
             self.tell(f"no key yet: creating it with all {policy.vault_set.n} vaults")
-            return await self._create(policy, trust)
+            return await self._create(policy, vaults.vault_set, trust)
         finally:
             vaults.close()
         if unfinished:
             # Who created it stopped between commits: fewer vaults than n would hold it for ever.
             wipe(had.data_key)
             self.tell("key was not committed everywhere: finishing that")
-            return await self._create(policy, trust)
+            return await self._create(policy, vaults.vault_set, trust)
         return had
 
-    async def _create(self, policy: KeyPolicy, trust: tuple[TrustAnchor, ...]) -> _Had:
-        vaults = self._connect(policy, trust, "create")
+    async def _create(
+        self, policy: KeyPolicy, vault_set: VaultSet, trust: tuple[TrustAnchor, ...]
+    ) -> _Had:
+        vaults = self._connect(policy.key, vault_set, trust, "create")
         try:
             made = await create_key(policy, vaults.vaults, rng=self.rng)
         finally:
@@ -153,10 +157,10 @@ class Agent:
         )
 
     def _connect(
-        self, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], purpose: Purpose
+        self, key: str, vault_set: VaultSet, trust: tuple[TrustAnchor, ...], purpose: Purpose
     ) -> Constellation:
         prover = WorkloadProver(
-            producer=self.producer, instance=self.instance, purpose=purpose, keys=(policy.key,)
+            producer=self.producer, instance=self.instance, purpose=purpose, keys=(key,)
         )
         connector = Connector(
             prover=prover,
@@ -165,7 +169,7 @@ class Agent:
             contexts=renewed_contexts(self.clock),
             verify=self.verify,
         )
-        return Constellation.connect(policy.vault_set, connector, trust=trust)
+        return Constellation.connect(vault_set, connector, trust=trust, key=key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -187,17 +191,17 @@ async def _unfinished(key: str, vaults: Constellation) -> bool:
     return any(vault not in view.manifests for vault in view.chains)
 
 
-def _first(charter: Path) -> TakeRequest:
+def _copy(charter: Path) -> CharterCopy:
     try:
         with charter.open("rb") as file:
-            raw = file.read(MAX_BODY + 1)
+            raw = file.read(MAX_RECORD + 1)
     except OSError as e:
         raise UnavailableError(
             f"charter {charter} cannot be read: {e.strerror}",
             "Pass one with --charter, or leave it in the volume: any copy will do.",
         ) from e
     try:
-        return decode(raw, TakeRequest)
+        return decode(raw, CharterCopy, limit=MAX_RECORD)
     except MalformedError as e:
         raise MalformedError(f"{charter} is no charter: {e.detail}", e.hint) from e
 

@@ -33,20 +33,20 @@ def local_files() -> Iterator[None]:
         raise NotFoundError(f"{e.filename}: {e.strerror}") from e
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, limit: int = MAX_BODY) -> bytes:
     """Read a file of this machine; `NotFoundError` if that cannot be."""
     try:
-        if path.stat().st_size > MAX_BODY:
-            raise MalformedError(f"{path} is longer than {MAX_BODY} bytes")
+        if path.stat().st_size > limit:
+            raise MalformedError(f"{path} is longer than {limit} bytes")
         return path.read_bytes()
     except OSError as e:
         raise NotFoundError(f"{path} cannot be read: {e.strerror}") from e
 
 
-def read_json(path: Path, shape: type[R], what: str) -> R:
+def read_json(path: Path, shape: type[R], what: str, limit: int = MAX_BODY) -> R:
     """Read a JSON file, in any layout, as a record."""
     try:
-        return msgspec.json.decode(read_bytes(path), type=shape)
+        return msgspec.json.decode(read_bytes(path, limit), type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise MalformedError(f"{path} is no {what}: {e}") from e
 

@@ -32,6 +32,7 @@ from placet.cli.output import (
 from placet.cli.pen import ask, words
 from placet.cli.reach import Target, clock, visit
 from placet.cli.settings import Home, KnownKey
+from placet.client.charters import open_birth
 from placet.client.constellation import Constellation
 from placet.core.statement import open_statement
 from placet.errors import KeyNotBornError, MalformedError, VerificationError
@@ -152,13 +153,15 @@ def add(*, key_id: str, vaults: Path | None, constellation: str | None, as_json:
         raise MalformedError(f"{key_id!r} is no key id", "Write all of it: sha256:<64 digits>")
     home = Home.find()
     name, file = chosen_vaults(home, vaults, constellation)
-    found = visit(file.vault_set, file.trust, lambda v: look(v, key_id), "asking")
+    found = visit(file.vault_set, file.trust, lambda v: look(v, key_id), "asking", key=key_id)
     birth = found.view.items[0].signed
     if not set(found.policy.vault_set.ids) <= {v.id for v in file.vaults}:
         raise VerificationError(f"key {key_id} names vaults that the vaults file does not")
     home.add_constellation(name, file)
     known = KnownKey(key=key_id, label=found.policy.label, constellation=name, birth=birth)
     home.remember(known)
+    if found.policy.vault_set != open_birth(key_id, birth).vault_set:
+        home.keep_charter(known, found.view.items)
     if as_json:
         print_json({"label": known.label, "key": known.key, "constellation": name})
     else:

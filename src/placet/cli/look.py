@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from placet.cli.output import bad, good, odd, plain, short
-from placet.cli.reach import clock
-from placet.client.charters import CharterView, Fork, merge_charters
+from placet.client.charters import CharterView, Fork
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
 from placet.core.encoding import Record
@@ -124,18 +123,13 @@ async def look_at(vaults: Constellation, key: str) -> tuple[Look, Mapping[str, C
     Raises:
         KeyNotBornError, QuorumError: As for `look`.
     """
-    outcomes = await vaults.fan_out(lambda v: v.charter(key))
-    if not outcomes.values:
-        refusal = outcomes.refusal(1)
-        if isinstance(refusal, KeyNotBornError):
-            raise KeyNotBornError(
-                f"no vault has taken the birth of key {key} yet",
-                f"Bring it to them: placet key sync {short(key)}",
-            )
-        raise refusal or outcomes.quorum_error(1)
-    view = merge_charters(key, outcomes.values, now=clock.now())
-    unborn = [v for v, e in outcomes.errors.items() if isinstance(e, KeyNotBornError)]
-    view = view.with_unborn(unborn)
+    try:
+        view, outcomes = await vaults.read_charters(key)
+    except KeyNotBornError as e:
+        raise KeyNotBornError(
+            f"no vault has taken the birth of key {key} yet",
+            f"Bring it to them: placet key sync {short(key)}",
+        ) from e
     return Look(view, tuple(_states(view, outcomes))), outcomes.values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -37,11 +38,11 @@ from placet.cli.passkey_kept import Pen, pen_id
 from placet.cli.passkey_pages import Shown
 from placet.cli.reach import SILENCE, Target
 from placet.cli.settings import Home
-from placet.client.constellation import EffectReport
+from placet.client.constellation import Constellation, EffectReport
 from placet.core.dsse import open_signed
 from placet.core.messages import Taken
 from placet.core.signer import Threshold, signer_id
-from placet.core.statement import Chained, UntrustedStatement, open_statement
+from placet.core.statement import Chained, UntrustedStatement, UpdatePolicy, open_statement
 from placet.core.words import six_words
 from placet.errors import (
     ApprovalError,
@@ -148,7 +149,7 @@ def send(target: Target, sent: UntrustedStatement, home: Home, *, as_json: bool)
     It is kept in the outbox first, so that whatever happens `placet key sync` completes it.
     """
     path = home.post(sent)
-    report = target.visit(lambda v: v.submit(sent.signed()), "sending")
+    report = target.visit(lambda v: _submit(v, sent), "sending")
     code = result(report)
     if not report.missing or _refused_by_all(report):
         path.unlink(missing_ok=True)
@@ -157,6 +158,15 @@ def send(target: Target, sent: UntrustedStatement, home: Home, *, as_json: bool)
     else:
         _show(target, sent, report, code)
     return code
+
+
+async def _submit(vaults: Constellation, sent: UntrustedStatement) -> EffectReport:
+    report = await vaults.submit(sent.signed())
+    if isinstance(sent.statement, UpdatePolicy) and report.confirmed:
+        # What it says of the vaults is known here from now on, with their receipts.
+        with contextlib.suppress(PlacetError):
+            await vaults.read_charter(sent.key)
+    return report
 
 
 def _refused_by_all(report: EffectReport) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
 from rich.status import Status
 
 from placet.attest.collateral_folder import CollateralFolder, completed_by
@@ -20,6 +19,7 @@ from placet.client.charters import open_birth
 from placet.client.clock import HostClock
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
+from placet.client.following import located, moved_by, open_charter
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
 from placet.core.profile import VaultSet
 from placet.errors import (
@@ -29,7 +29,6 @@ from placet.errors import (
     UnavailableError,
 )
 from placet.ratls.context import self_test
-from placet.ratls.exchange import ExpectVault
 
 T = TypeVar("T")
 clock = HostClock()
@@ -38,13 +37,20 @@ SILENCE = (UnavailableError, InternalError, MalformedError)
 """What is no answer of a vault; all else that it raises is its answer: no."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Target:
-    """A key that is known here, and its vaults as its birth statement names them."""
+    """A key that is known here, and its vaults as the newest charter names them.
 
+    That is the newest one that was seen here: vaults may show a newer one, and `visit`
+    follows that and keeps it.
+    """
+
+    home: Home
     known: KnownKey
     vault_set: VaultSet
     trust: tuple[TrustAnchor, ...]
+    moved: Mapping[str, str]
+    """Endpoints that the vaults file gives otherwise than the birth, by vault id."""
 
     @property
     def key(self) -> str:
@@ -66,19 +72,29 @@ class Target:
         """Return the key of that label, id or prefix."""
         known = home.key(name)
         born = open_birth(known.key, known.birth)
+        policy = open_charter(known.key, home.charter(known), now=clock.now())
         file = home.constellation(known.constellation)
         # The owner signed who the vaults are; where they are now, the vaults file may say.
-        moved = {m.id: m.endpoint for m in file.vaults}
-        members = tuple(
-            msgspec.structs.replace(m, endpoint=moved.get(m.id, m.endpoint))
-            for m in born.vault_set.vaults
-        )
-        vault_set = msgspec.structs.replace(born.vault_set, vaults=members)
-        return cls(known, vault_set, file.trust)
+        moved = moved_by(born.vault_set.vaults, file.vaults)
+        return cls(home, known, located(policy.vault_set, moved), file.trust, moved)
 
     def visit(self, act: Callable[[Constellation], Awaitable[T]], doing: str) -> T:
         """Do something with the key's vaults."""
-        return visit(self.vault_set, self.trust, act, doing)
+
+        async def acted(vaults: Constellation) -> T:
+            try:
+                return await act(vaults)
+            finally:
+                self._keep(vaults)
+
+        return visit(self.vault_set, self.trust, acted, doing, moved=self.moved, key=self.key)
+
+    def _keep(self, vaults: Constellation) -> None:
+        """Remember what was learned about where the vaults are and what they may run."""
+        self.vault_set = vaults.vault_set
+        born = open_birth(self.key, self.known.birth).vault_set
+        if vaults.view is not None and vaults.view.policy.vault_set != born:
+            self.home.keep_charter(self.known, vaults.view.items)
 
 
 class _Watched(Constellation):
@@ -87,7 +103,7 @@ class _Watched(Constellation):
     status: Status | None = None
     doing: str = ""
 
-    async def fan_out(
+    async def _fan_out(
         self,
         call: Callable[[VaultClient], Awaitable[T]],
         *,
@@ -110,7 +126,7 @@ class _Watched(Constellation):
             return value
 
         self._show(asked, 0, 0)
-        return await super().fan_out(watched, enough=enough, only=only, deadline=deadline)
+        return await super()._fan_out(watched, enough=enough, only=only, deadline=deadline)
 
     def _show(self, asked: int, yes: int, no: int) -> None:
         if self.status is not None:
@@ -138,23 +154,23 @@ def visit(
     trust: tuple[TrustAnchor, ...],
     act: Callable[[Constellation], Awaitable[T]],
     doing: str,
+    *,
+    moved: Mapping[str, str] | None = None,
+    key: str | None = None,
 ) -> T:
     """Do something with the vaults of a set; progress is shown on a terminal.
 
     Args:
-        vault_set: From the owner or a birth statement.
+        vault_set: From the owner or a charter that verified.
         trust: What may vouch for the vaults.
         act: What to do; gets a constellation of attested connections.
         doing: What the terminal says meanwhile.
+        moved: Endpoints that the vaults file gives otherwise, by vault id.
+        key: The key whose charter says which newer releases the vaults may run.
     """
 
     async def visited() -> T:
-        calls = connector()
-        clients = [
-            calls.vault(m.endpoint, ExpectVault(id=m.id, profiles=vault_set.profiles, trust=trust))
-            for m in vault_set.vaults
-        ]
-        vaults = _Watched(vault_set, clients, clock=clock, rng=os.urandom)
+        vaults = _Watched.connect(vault_set, connector(), trust=trust, moved=moved, key=key)
         vaults.doing = doing
         try:
             if not err.is_terminal:

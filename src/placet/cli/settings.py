@@ -7,6 +7,7 @@
     authenticators.json    passkeys and security keys that can be asked here
     constellations/*.json  vaults files: where vaults are and what may vouch for them
     keys/*.json            a key's label, birth statement and constellation
+    charters/*.json        a key's newest charter, where it names other vault code than the birth
     outbox/*.json          what was signed here, until vaults show it
 
 Only ``owner.pem`` is secret. Nothing else decides anything: vaults and key ids are
@@ -18,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -27,9 +28,12 @@ import msgspec
 
 from placet.cli.files import load_key, local_files, read_bytes, read_json, vaults_file, write_json
 from placet.cli.passkey_kept import PORT, Authenticator, Kept, Pen, pen_id
+from placet.client.following import CharterCopy
 from placet.client.signing import SigningKey
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.encoding import Record, Sha256
+from placet.core.limits import MAX_RECORD
+from placet.core.messages import CourierItem
 from placet.core.signer import Threshold, owner_fingerprint, signer_id
 from placet.core.statement import SignedStatement, UntrustedStatement, open_statement
 from placet.errors import ConflictError, MalformedError, NotFoundError
@@ -231,11 +235,11 @@ class Home:
         return vaults_file(self.data / entry.vaults)
 
     def add_constellation(self, name: str, vaults: VaultsFile) -> None:
-        """Keep a vaults file under a name. Addresses may change under it, vaults may not.
+        """Keep a vaults file under a name. Addresses and new releases may change, vaults may not.
 
         Raises:
             MalformedError: The name cannot be one.
-            ConflictError: It names other vaults, code or roots.
+            ConflictError: It names other vaults or roots, or forgets code.
         """
         if not NAME.fullmatch(name):
             raise MalformedError(
@@ -245,7 +249,8 @@ class Home:
         known = self.settings().constellations
         if name in known:
             before = self.constellation(name)
-            if _fixed(before) != _fixed(vaults):
+            fewer = not set(before.profiles) <= set(vaults.profiles)
+            if fewer or _fixed(before) != _fixed(vaults):
                 raise ConflictError(
                     f"constellation {name!r} is already the name of other vaults",
                     "Give this one a name of its own: --constellation NAME",
@@ -296,7 +301,26 @@ class Home:
         """Let go of a key, and of what was signed for it and is not delivered."""
         for path, _ in self.outbox(key.key):
             path.unlink(missing_ok=True)
-        (self.data / "keys" / f"{_bare(key.key)}.json").unlink(missing_ok=True)
+        for folder in ("keys", "charters"):
+            (self.data / folder / f"{_bare(key.key)}.json").unlink(missing_ok=True)
+
+    def charter(self, key: KnownKey) -> tuple[CourierItem, ...]:
+        """Return the newest charter that was kept here; at least the birth. *Not* verified."""
+        path = self.data / "charters" / f"{_bare(key.key)}.json"
+        try:
+            kept = read_json(path, CharterCopy, "charter", MAX_RECORD).chain
+        except (NotFoundError, MalformedError):
+            return (CourierItem(signed=key.birth, receipts=()),)
+        return kept
+
+    def keep_charter(self, key: KnownKey, items: Sequence[CourierItem]) -> None:
+        """Keep a key's charter, to know its vaults by when they run other code than at birth.
+
+        Of two the one is kept that has more statements, or as many and more receipts.
+        """
+        if _much(items) > _much(self.charter(key)):
+            copy = CharterCopy(chain=tuple(items))
+            write_json(self.data / "charters" / f"{_bare(key.key)}.json", copy)
 
     # --- what was signed and is not everywhere yet ---------------------------------------
 
@@ -340,6 +364,10 @@ def _bare(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
+def _much(items: Sequence[CourierItem]) -> tuple[int, int]:
+    return len(items), sum(len(i.receipts) for i in items)
+
+
 def _fixed(vaults: VaultsFile) -> object:
     members = [(m.id, m.domain) for m in vaults.vaults]
-    return (vaults.k, members, vaults.profiles, vaults.trust_roots)
+    return (vaults.k, members, vaults.trust_roots)

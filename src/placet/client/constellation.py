@@ -11,16 +11,17 @@ import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from placet.attest.trust import TrustAnchor
 from placet.client.charters import CharterView, merge_charters
 from placet.client.fan_out import Outcomes, at_least, fan_out
+from placet.client.following import Reach, followed, located
 from placet.client.vault_client import Connector, VaultClient
 from placet.core.dsse import Signed
 from placet.core.encoding import encode, unb64
 from placet.core.limits import KIB, MAX_BODY, MAX_CHAIN
-from placet.core.messages import CourierItem
+from placet.core.messages import CharterAnswer, CourierItem
 from placet.core.profile import VaultSet
 from placet.core.statement import Chained, SignedStatement, open_statement
 from placet.errors import (
@@ -30,9 +31,10 @@ from placet.errors import (
     PlacetError,
     QuorumError,
     ShareMissingError,
+    VaultReleaseError,
 )
 from placet.policy.charter import effective_at
-from placet.ratls.exchange import Clock, ExpectVault
+from placet.ratls.exchange import Clock
 from placet.sharing.key import Answer, Recovered, combine
 
 T = TypeVar("T")
@@ -106,6 +108,9 @@ class Constellation:
         clock: To judge what came in time.
         rng: Cryptographically secure; for nonces.
         deadline: Seconds that anything here may wait for a vault.
+        reach: How vaults are reached once a charter names other endpoints or releases of
+            theirs; ``None``: that is not followed.
+        key: The key whose charter is read if a vault runs a release that is not known here.
     """
 
     def __init__(
@@ -116,12 +121,19 @@ class Constellation:
         clock: Clock,
         rng: Callable[[int], bytes],
         deadline: float = 15.0,
+        reach: Reach | None = None,
+        key: str | None = None,
     ) -> None:
         if tuple(v.id for v in vaults) != vault_set.ids:
             raise ValueError("vaults: not the members of the vault set, in its order")
         self.vault_set = vault_set
         self.vaults = tuple(vaults)
+        self.view: CharterView | None = None
+        """The newest charter that was read here."""
         self._clock, self._rng, self._deadline = clock, rng, deadline
+        self._reach, self._key, self._lock = reach, key, asyncio.Lock()
+        self._unread = True
+        self._left: tuple[VaultClient, ...] = ()
         self._background: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -132,20 +144,36 @@ class Constellation:
         *,
         trust: tuple[TrustAnchor, ...],
         deadline: float = 15.0,
-    ) -> Constellation:
-        """Return the constellation as ``connector`` reaches it; nothing is connected yet."""
-        profiles = vault_set.profiles
-        vaults = [
-            connector.vault(m.endpoint, ExpectVault(id=m.id, profiles=profiles, trust=trust))
-            for m in vault_set.vaults
-        ]
-        return cls(vault_set, vaults, clock=connector.clock, rng=connector.rng, deadline=deadline)
+        moved: Mapping[str, str] | None = None,
+        key: str | None = None,
+    ) -> Self:
+        """Return the constellation as ``connector`` reaches it; nothing is connected yet.
+
+        Args:
+            vault_set: As for the class.
+            connector: Who connects.
+            trust: What may vouch for the vaults.
+            deadline: As for the class.
+            moved: Endpoints that count before those of ``vault_set``, by vault id.
+            key: As for the class.
+        """
+        reach = Reach(connector=connector, trust=trust, moved=moved or {})
+        found = located(vault_set, reach.moved)
+        return cls(
+            found,
+            reach.clients(found),
+            clock=connector.clock,
+            rng=connector.rng,
+            deadline=deadline,
+            reach=reach,
+            key=key,
+        )
 
     def close(self) -> None:
         """Give up what is still under way and close all connections."""
         for task in self._background:
             task.cancel()
-        for vault in self.vaults:
+        for vault in (*self.vaults, *self._left):
             vault.close()
 
     async def fan_out(
@@ -158,8 +186,28 @@ class Constellation:
     ) -> Outcomes[T]:
         """Call every vault (or ``only`` these) at once; see `placet.client.fan_out.fan_out`.
 
-        Calls that nobody waits for any longer finish in the background.
+        Calls that nobody waits for any longer finish in the background. A vault whose
+        release is not known here is asked again, if the key's charter names that release.
         """
+
+        async def asked(vault: VaultClient) -> T:
+            try:
+                return await call(vault)
+            except VaultReleaseError:
+                if (other := await self._other_client(vault)) is None:
+                    raise
+                return await call(other)
+
+        return await self._fan_out(asked, enough=enough, only=only, deadline=deadline)
+
+    async def _fan_out(
+        self,
+        call: Callable[[VaultClient], Awaitable[T]],
+        *,
+        enough: int | Callable[[Outcomes[T]], bool] | None = None,
+        only: Sequence[str] | None = None,
+        deadline: float | None = None,
+    ) -> Outcomes[T]:
         return await fan_out(
             [v for v in self.vaults if only is None or v.id in only],
             call,
@@ -182,12 +230,56 @@ class Constellation:
             QuorumError: No charter was seen, and not all vaults answered.
             PlacetError: Charters were seen, and none verifies.
         """
-        outcomes = await self.fan_out(lambda v: v.charter(key), enough=enough)
+        return (await self.read_charters(key, enough=enough))[0]
+
+    async def read_charters(
+        self, key: str, *, enough: int | None = None
+    ) -> tuple[CharterView, Outcomes[CharterAnswer]]:
+        """Return also what each vault said; see `read_charter`.
+
+        If the charter names other releases or endpoints of the vaults, they are reached
+        by these from now on, and those that had not answered are asked again.
+        """
+
+        async def ask(vault: VaultClient) -> CharterAnswer:
+            return await vault.charter(key)
+
+        outcomes = await self._fan_out(ask, enough=enough)
+        view = self._merged(key, outcomes)
+        while enough is None and (again := self._follow(view, outcomes)):
+            outcomes = outcomes.replaced(await self._fan_out(ask, only=again))
+            view = self._merged(key, outcomes)
+        self.view = view
+        return view, outcomes
+
+    def _merged(self, key: str, outcomes: Outcomes[CharterAnswer]) -> CharterView:
         if not outcomes.values:
-            raise outcomes.refusal(1) or outcomes.quorum_error(1)
+            unknown = [e for e in outcomes.errors.values() if isinstance(e, VaultReleaseError)]
+            raise next(iter(unknown), None) or outcomes.refusal(1) or outcomes.quorum_error(1)
         view = merge_charters(key, outcomes.values, now=self._clock.now())
         errors = outcomes.errors
         return view.with_unborn(v for v, e in errors.items() if isinstance(e, KeyNotBornError))
+
+    def _follow(self, view: CharterView, outcomes: Outcomes[Any]) -> Sequence[str]:
+        """Reach the vaults as a charter says now; return those of them that had not answered."""
+        if self._reach is None:
+            return ()
+        newer = located(followed(self.vault_set, view.policy.vault_set), self._reach.moved)
+        if newer == self.vault_set:
+            return ()
+        # What is under way goes on over the clients of before.
+        self._left += self.vaults
+        self.vault_set, self.vaults, self._unread = newer, self._reach.clients(newer), True
+        return [v for v in outcomes.errors if v in newer.ids]
+
+    async def _other_client(self, vault: VaultClient) -> VaultClient | None:
+        """Return the client by which a vault is reached since its charter was read."""
+        async with self._lock:
+            if vault in self.vaults and self._key is not None and self._unread:
+                self._unread = False
+                with contextlib.suppress(PlacetError):  # that vault's refusal stands
+                    await self.read_charters(self._key)
+        return next((v for v in self.vaults if v.id == vault.id and v is not vault), None)
 
     async def courier(self, key: str) -> tuple[CharterView, Outcomes[dict[str, Signed]]]:
         """Bring every lagging vault the statements that it lacks.
@@ -284,7 +376,7 @@ class Constellation:
             KeyCheckError: Enough answered and their shares give no key; it names who lied.
             PlacetError: Another refusal, by so many vaults that k cannot be reached.
         """
-        nonce, k = self._rng(NONCE), self.vault_set.k
+        nonce, k, reached = self._rng(NONCE), self.vault_set.k, self.vaults
         found: list[Recovered] = []
         failed: list[KeyCheckError] = []
         before: Outcomes[Release] = Outcomes(())
@@ -312,6 +404,8 @@ class Constellation:
         if not found:
             # Vaults that were away may not have heard yet of what lets this code in.
             before, told = outcomes, await self._tell(key)
+            if self.vaults is not reached:  # and others may be elsewhere, or run another release
+                told = (*told, *outcomes.errors)
             outcomes = before.replaced(await self.fan_out(ask, enough=settled, only=told))
         if not found:
             raise self._why_not(outcomes, failed)

@@ -28,6 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from placet.client.following import CharterCopy
 from placet.client.signing import Composer, SigningKey
 from placet.core.body import StageBody
 from placet.core.encoding import Int, Record, Sha256, Text, encode
@@ -94,6 +95,8 @@ class Api:
         self._logs: dict[str, Path] = {}
         for name in ("volumes", "charters", "logs"):
             (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for kept in (state / "charters").glob("*.json"):
+            self._follow(kept)
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
@@ -177,6 +180,14 @@ class Api:
         return _json(
             {"vaults": await self._relay.send("POST", "/v1/statements", await _body(request))}
         )
+
+    def _follow(self, kept: Path) -> None:
+        """Let the relay know by a charter of before what the vaults may run now."""
+        try:
+            copy = msgspec.json.decode(kept.read_bytes(), type=CharterCopy)
+        except (OSError, msgspec.DecodeError):
+            return
+        self._relay.follow(f"sha256:{kept.stem}", copy.chain)
 
     def _bundle(self, name: str) -> Path:
         folder = self._bundles / name

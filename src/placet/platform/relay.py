@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 import msgspec
 
+from placet.client.charters import merge_charters
 from placet.client.clock import HostClock
+from placet.client.following import CharterCopy, open_charter
 from placet.client.vault_client import renewed_contexts
 from placet.client.vaults_file import VaultsFile
-from placet.core.limits import MAX_CHAIN
-from placet.core.messages import CharterAnswer, TakeRequest
+from placet.core.messages import CharterAnswer, CourierItem
 from placet.core.profile import VaultMember
-from placet.errors import KeyNotBornError, PlacetError, UnavailableError, from_problem
+from placet.errors import (
+    KeyNotBornError,
+    PlacetError,
+    UnavailableError,
+    VaultReleaseError,
+    from_problem,
+)
 from placet.ratls.exchange import ClientExchange, ExpectVault, VerifiedPeer
 from placet.ratls.http import Answer, ConnectionPool
 
 OK = 200
+MAX_LEARNED = 256
+"""Vault releases that are known to this relay."""
 MAX_AGE = 300.0
 """Seconds for which a connection is used; a visitor's evidence cannot become stale."""
 
@@ -44,18 +54,41 @@ class Relay:
     """
 
     def __init__(self, vaults: VaultsFile) -> None:
-        clock = HostClock()
-        contexts = renewed_contexts(clock)
+        self._clock = HostClock()
+        self._contexts = renewed_contexts(self._clock)
+        self._trust, self._set = vaults.trust, vaults.vault_set
+        self._vaults = tuple((m, self._pool(m)) for m in self._set.vaults)
 
-        def pool(member: VaultMember) -> ConnectionPool[VerifiedPeer]:
-            expect = ExpectVault(id=member.id, profiles=vaults.profiles, trust=vaults.trust)
-            exchange = ClientExchange(expect=expect, prover=None, clock=clock, rng=os.urandom)
-            host, _, port = member.endpoint.rpartition(":")
-            return ConnectionPool(
-                host, int(port), contexts, exchange, max_age=MAX_AGE, clock=clock.monotonic
-            )
+    def _pool(self, member: VaultMember) -> ConnectionPool[VerifiedPeer]:
+        expect = ExpectVault(id=member.id, profiles=self._set.profiles, trust=self._trust)
+        exchange = ClientExchange(expect=expect, prover=None, clock=self._clock, rng=os.urandom)
+        host, _, port = member.endpoint.rpartition(":")
+        return ConnectionPool(
+            host, int(port), self._contexts, exchange, max_age=MAX_AGE, clock=self._clock.monotonic
+        )
 
-        self._vaults = tuple((m, pool(m)) for m in vaults.vaults)
+    def follow(self, key: str, items: Sequence[CourierItem]) -> bool:
+        """Carry to what a key's owner says that its vaults run; say whether that was news.
+
+        Args:
+            key: The key id.
+            items: Its charter, from wherever: it is verified.
+        """
+        try:
+            named = open_charter(key, items, now=self._clock.now()).vault_set
+        except PlacetError:
+            return False
+        # Whose keys these vaults keep is no affair of the platform's; only who they are is.
+        mine = tuple(p for p in named.profiles if set(named.ids) & set(self._set.ids))
+        profiles = tuple(dict.fromkeys((*self._set.profiles, *mine)))[:MAX_LEARNED]
+        if set(profiles) == set(self._set.profiles):
+            return False
+        before = self._vaults
+        self._set = msgspec.structs.replace(self._set, profiles=profiles)
+        self._vaults = tuple((m, self._pool(m)) for m in self._set.vaults)
+        for _, pool in before:
+            pool.close()
+        return True
 
     async def send(self, method: str, path: str, body: bytes = b"") -> tuple[VaultAnswer, ...]:
         """Send one request to every vault at once; silence is an answer of status 503."""
@@ -72,29 +105,42 @@ class Relay:
 
         return tuple(await asyncio.gather(*(one(*v) for v in self._vaults)))
 
-    async def charter(self, key: str) -> TakeRequest:
-        """Return the longest charter of a key that a vault shows. *Nothing* in it is verified.
+    async def charter(self, key: str) -> CharterCopy:
+        """Return a key's newest charter that verifies, with the receipts of all vaults.
 
-        Of a very long one the oldest statements: an agent starts at the birth statement and
-        learns what came later from the vaults.
+        An agent believes none of it; by the receipts it knows newer releases of the vaults.
 
         Raises:
             KeyNotBornError: No vault has one.
             UnavailableError: No vault answers.
         """
+        copy = await self._charter(key)
+        if self.follow(key, copy.chain):
+            copy = await self._charter(key)
+        return copy
+
+    async def _charter(self, key: str) -> CharterCopy:
         answers = await self.send("GET", f"/v1/keys/{key}/charter")
-        charters = [
-            msgspec.json.decode(a.answer, type=CharterAnswer).charter
+        charters = {
+            a.vault: msgspec.json.decode(a.answer, type=CharterAnswer)
             for a in answers
             if a.status == OK
-        ]
+        }
         if charters:
-            return TakeRequest(chain=max(charters, key=len)[:MAX_CHAIN])
+            try:
+                view = merge_charters(key, charters, now=self._clock.now())
+            except PlacetError:  # what they show, for the agent to judge
+                longest = max((c.charter for c in charters.values()), key=len)
+                return CharterCopy(chain=longest)
+            return CharterCopy(chain=view.items)
         problems = [from_problem(msgspec.json.decode(a.answer)) for a in answers]
         if all(isinstance(p, UnavailableError) for p in problems):
             raise UnavailableError(
                 f"none of {len(answers)} vaults answers", "Bring them back, then try again."
             )
+        unknown = next((p for p in problems if isinstance(p, VaultReleaseError)), None)
+        if unknown is not None:
+            raise unknown
         raise KeyNotBornError(
             f"no vault knows key {key}", "Relay the owner's birth statement first."
         )

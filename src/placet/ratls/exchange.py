@@ -46,11 +46,13 @@ from placet.errors import (
     BindingError,
     EvidenceError,
     MalformedError,
+    NotApprovedError,
     PlacetError,
     UnavailableError,
+    VaultReleaseError,
     from_problem,
 )
-from placet.policy.match import match_any
+from placet.policy.match import code_of, match_any
 from placet.ratls.certificate import PeerCertificate
 from placet.ratls.frames import FrameChannel, TlsPeer
 
@@ -133,7 +135,18 @@ class ExpectVault:
         """Raise unless this is that vault with such code."""
         if peer.claims.instance != self.id:
             raise BindingError(f"vault {peer.claims.instance} answered in place of {self.id}")
-        match_any(self.profiles, peer)
+        try:
+            match_any(self.profiles, peer)
+        except NotApprovedError as e:
+            # Not a refusal by the vault: it may run what an owner approved since.
+            raise VaultReleaseError(
+                f"vault {self.id} runs a release that the charter, as known here, does not name",
+                "If the owner added it, a newer copy of the charter says so (--charter, or "
+                "placet key add). Else: placet key update KEY --add-vault-release PROFILE",
+                check="vault-release",
+                vault=self.id,
+                code=code_of(peer),
+            ) from e
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
