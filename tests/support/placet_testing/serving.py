@@ -66,11 +66,17 @@ def vault_set_of(*served: Served, k: int) -> VaultSet:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, number: int = 1, *, port: int = 0) -> AsyncIterator[Served]:
-    """Serve a vault from a folder; entering again with the same folder is a restart."""
-    tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
+async def serving(
+    folder: Path, number: int = 1, *, port: int = 0, release: int = 1
+) -> AsyncIterator[Served]:
+    """Serve a vault from a folder; entering again with the same folder is a restart.
+
+    Another ``release`` opens the same store here, which no hardware would let it do: as if
+    all had been handed over to it.
+    """
+    tee = Tee(vault_config(), version=release, boot=f"boot-{os.urandom(4).hex()}")
     path = folder / f"served{number}.db"
-    store = SqliteStore(path, Seal(tee.sealing_key(), "", os.urandom))
+    store = SqliteStore(path, Seal(Tee(vault_config()).sealing_key(), "", os.urandom))
     vault, identity, config, log, clock = open_vault(tee, store, int(time.time()))
     exchange = ServerExchange(
         producer=tee,
