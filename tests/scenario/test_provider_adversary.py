@@ -104,12 +104,14 @@ async def test_what_is_left_to_them_is_reading_and_staging(story: Story) -> None
     for route in ROUTES:
         method, place = route.method, route.path.replace("{key}", story.key)
         query = {"status": f"?nonce={nonce}", "pending": f"?scope={story.key}", "log": "?since=0"}
+        query |= {"hashes": "?since=0", "audit": "?since=0&size=0"}
         query_of = query.get(place.rsplit("/", 1)[-1], "") if method == "GET" else ""
         token = json.dumps({"token": PROVIDER.token(bytes(32), story.clock.time)}).encode()
         if await ask(story, 0, method, place + query_of, token) == 200:
             answered.add((method, place.rsplit("/", 1)[-1]))
     assert answered == {
         ("GET", "status"), ("GET", "pending"), ("GET", "charter"), ("GET", "log"),
+        ("GET", "audit"), ("GET", "dropped"), ("GET", "hashes"),
     }  # fmt: skip
     body = StageBody(profile=profile(2), version="2", source="s", provenance=None, review=None)
     staged = signed(composer().stage(story.key, body), "platform")
