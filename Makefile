@@ -9,6 +9,9 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip
           --python-version 3.11 --custom-compile-command "make lock"
 DOORS  := pyproject.toml --extra platform
 
+# A file is one process's, and files start in the order of their names: the slow ones first.
+WORKERS ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench fuzz nightly mutants tcb requirements lock wheels clean
 
@@ -31,7 +34,8 @@ demo: $(STAMP) ## five vaults, one app, an upgrade refused until its owner says 
 
 test: $(STAMP) ## every test, branch coverage of the trusted rooms, requirements
 	@mkdir -p build
-	$(BIN)/python -m pytest --requirements --cov --cov-report=term --junitxml=build/junit.xml
+	$(BIN)/python -m pytest $(WORKERS) --requirements --cov --cov-report=term \
+	  --junitxml=build/junit.xml
 
 lint: $(STAMP) ## ruff, mypy --strict, import directions, size of the trusted base
 	$(BIN)/ruff format --check .
@@ -67,7 +71,7 @@ tcb: $(STAMP) ## lines per trusted room, and what the vault's trusted base depen
 
 requirements: $(STAMP) ## run the tests that prove requirements, print which
 	@mkdir -p build
-	@$(BIN)/python -m pytest -q -m req --requirements; status=$$?; \
+	@$(BIN)/python -m pytest -q $(WORKERS) -m req --requirements; status=$$?; \
 	  $(BIN)/python tools/requirements.py && exit $$status
 
 # The versions in the files stay until `make lock LOCKFLAGS=--upgrade`.

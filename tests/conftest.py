@@ -1,7 +1,8 @@
 """What every test run shares: traceability to requirements, and no quiet skips.
 
 ``--requirements`` (``make test`` passes it) writes ``build/requirements.json`` and fails a
-run in which an id that ``spec/requirements.toml`` calls proven has no passing test.
+run in which an id that ``spec/requirements.toml`` calls proven has no passing test. Tests may
+run in several processes (``-n``): what a test proves travels with its report.
 ``PLACET_REQUIRE_ALL=1`` (``.ci/run`` sets it) makes a skip a failure, unless its reason
 names ``../shared``, which a clone does not have.
 """
@@ -22,6 +23,7 @@ import placet  # noqa: F401 - before anything imports cryptography: it configure
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = tomllib.loads((ROOT / "spec" / "requirements.toml").read_text())
 EXCUSE = "../shared"
+PROVES = "req"
 
 # Two busy cores make any deadline a coin toss; CI must see the same cases twice.
 settings.register_profile("placet", deadline=None, derandomize="CI" in os.environ)
@@ -40,6 +42,17 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Start the record of this run."""
     config.pluginmanager.register(Record(config), "placet-requirements")
+
+
+def pytest_collection_modifyitems(items):
+    """Note at each test what it proves; refuse an id that the spec does not know."""
+    for item in items:
+        ids = {i for mark in item.iter_markers("req") for i in mark.args}
+        if unknown := ids - SPEC["text"].keys():
+            raise pytest.UsageError(
+                f"{item.nodeid}: {', '.join(sorted(unknown))} not in spec/requirements.toml"
+            )
+        item.user_properties += [(PROVES, i) for i in sorted(ids)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -68,22 +81,17 @@ class Record:
     """Which requirement ids were tested in this run, and how often that passed."""
 
     def __init__(self, config):
-        self.gate = config.getoption("--requirements") and not config.option.collectonly
+        worker = hasattr(config, "workerinput")  # sees some of the tests only
+        self.gate = (
+            config.getoption("--requirements") and not config.option.collectonly and not worker
+        )
         self.ids = {}  # node id -> requirement ids
         self.good, self.bad = set(), set()  # node ids by outcome
         self.missing = []
 
-    def pytest_collection_modifyitems(self, items):
-        """Read the markers; refuse an id that the spec does not know."""
-        for item in items:
-            self.ids[item.nodeid] = {i for mark in item.iter_markers("req") for i in mark.args}
-            if unknown := self.ids[item.nodeid] - SPEC["text"].keys():
-                raise pytest.UsageError(
-                    f"{item.nodeid}: {', '.join(sorted(unknown))} not in spec/requirements.toml"
-                )
-
     def pytest_runtest_logreport(self, report):
         """Count a test as passed when its call passed and nothing around it failed."""
+        self.ids[report.nodeid] = {i for name, i in report.user_properties if name == PROVES}
         if report.failed:
             self.bad.add(report.nodeid)
         elif report.when == "call" and report.passed:

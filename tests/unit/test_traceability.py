@@ -32,11 +32,12 @@ def house(pytester, monkeypatch):
     (pytester.mkdir("spec") / "requirements.toml").write_text(SPEC)
     pytester.makeini(INI)
 
-    def run(body, *options, everything=False):
+    def run(body, *options, everything=False, processes=0):
         (tests / "test_it.py").write_text("import pytest\n" + body)
         if everything:
             monkeypatch.setenv("PLACET_REQUIRE_ALL", "1")
-        done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "tests", *options)
+        started = pytester.runpytest_subprocess if processes else pytester.runpytest_inprocess
+        done = started("-p", "no:cacheprovider", "-n", str(processes), "tests", *options)
         record = pytester.path / "build" / "requirements.json"
         return done, json.loads(record.read_text()) if record.exists() else None
 
@@ -116,3 +117,19 @@ def test_only_the_shared_folder_excuses_a_skip(house):
     """A clone has no ``../shared``."""
     done, _ = house("def test_one(): pytest.skip('needs ../shared')", everything=True)
     assert done.ret == 0, str(done.stdout)
+
+
+def test_several_processes_are_held_to_the_same(house):
+    """What each of them proved counts together; what none proved is missed, a skip fails."""
+    table = "@pytest.mark.req('I1')\n@pytest.mark.parametrize('x', range(8))\ndef test_x(x): pass\n"
+    done, record = house(table, "--requirements", processes=2)
+    assert done.ret == 0, str(done.stdout)
+    assert record == {"I1": {"tests": 8, "passed": 8}}
+    skips = "def test_skips(): pytest.skip('no node')\n"
+    done, record = house(
+        table.replace("I1", "I2") + skips, "--requirements", everything=True, processes=2
+    )
+    assert done.ret == 1, str(done.stdout)
+    done.assert_outcomes(passed=8, failed=1)
+    assert record == {"I2": {"tests": 8, "passed": 8}}
+    assert "requirement I1 has no passing test: one" in str(done.stdout)
