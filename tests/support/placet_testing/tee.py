@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,12 +27,15 @@ from placet_dev.tee.quotes import sgx_quote, tdx_quote
 from placet_testing.charters import UP_TO_DATE
 
 PID = 4242
+PKI_FOLDER = "PLACET_TEST_PKI"
 IMAGES = {number: "sha256:" + f"{number:02x}" * 32 for number in range(16)}
 
 
 @cache
 def dev_pki() -> DevPki:
-    """Return the development PKI of this test run."""
+    """Return the development PKI of this test run; its own processes are told by a variable."""
+    if folder := os.environ.get(PKI_FOLDER):
+        return DevPki.load(Path(folder))
     return DevPki.create(int(time.time()))
 
 

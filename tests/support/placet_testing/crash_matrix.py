@@ -1,0 +1,259 @@
+"""One point of the matrix: a vault that is stopped there, started again, and asked again."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from placet.errors import UnavailableError
+from placet.ratls.http import Answer
+from placet_testing import crash_story
+from placet_testing.crash_calls import Call, Fault, How
+from placet_testing.crash_checks import Restarted, check_receipt, meaning, receipts, restart
+from placet_testing.crash_power import Disk
+from placet_testing.crash_story import Operation, Story
+from placet_testing.crash_zygote import Life, Zygote
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A store that the vaults run on."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+SQLITE = Variant("sqlite")
+FOLDING = Variant("sqlite, folding its write-ahead log", {"checkpoint_every": 1})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request."""
+
+    answer: Answer | None
+    """None: the connection ended first."""
+    calls: tuple[Call, ...]
+    hit: Call | None
+    sent: bool
+    """A byte of the answer left, or may have."""
+    died: bool
+
+
+class Bench:
+    """One victim's folder, and the lives it has had there.
+
+    Args:
+        zygote: Forks them.
+        story: Where its files come from.
+        folder: Empty; its own.
+        variant: The store.
+    """
+
+    def __init__(self, zygote: Zygote, story: Story, folder: Path, variant: Variant) -> None:
+        self.zygote, self.story, self.folder, self.variant = zygote, story, folder, variant
+
+    def begin(self, step: str) -> None:
+        """Put the files of a step in place of all that was there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.story.at(step, self.folder)
+
+    def life(self) -> Life:
+        """Fork a vault over these files; it has not begun."""
+        return self.zygote.life(
+            "vault", folder=str(self.folder), number=1, settings=self.variant.settings
+        )
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[tuple[Life, int, str]]:
+        """Start a vault, with its port and id; kill it at the end."""
+        life = self.life()
+        try:
+            life.go()
+            said = await life.said()
+            if said is None:
+                raise UnavailableError(f"the vault did not start: {life.log.read_text()}")
+            yield life, said["port"], said["vault"]
+        finally:
+            await life.kill()
+
+    async def ask(self, operation: Operation, fault: Fault | None = None) -> Outcome:
+        """Start a vault, send one request, have the fault strike meanwhile; kill it then."""
+        power = fault is not None and fault.how == "power"
+        async with self.alive() as (life, port, vault):
+            disk = life.trace.disk = Disk(self.folder) if power else None
+            outcome = await self.strike(life, port, vault, operation, fault)
+        if disk is not None:
+            disk.lose()
+        return outcome
+
+    async def strike(
+        self, life: Life, port: int, vault: str, operation: Operation, fault: Fault | None
+    ) -> Outcome:
+        """Send one request to a living vault; only what comes after it was sent is counted."""
+        client = crash_story.client(
+            port, vault, operation.role, operation.version, (self.story.key,)
+        )
+        answer: Answer | None = None
+        try:
+            async with client._pool.acquire() as connection:
+                life.trace.arm(fault)
+                try:
+                    answer = await connection.request(
+                        operation.method, operation.path, operation.body
+                    )
+                except UnavailableError:
+                    answer = None
+        finally:
+            client.close()
+            life.trace.disarm()
+        trace = life.trace
+        return Outcome(
+            answer, tuple(trace.calls), trace.hit, trace.sent or answer is not None,
+            died=trace.hit is not None and answer is None,
+        )  # fmt: skip
+
+    def restarted(self) -> Restarted:
+        """Check what the last life left, as a start finds it."""
+        return restart(self.folder, self.story.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Dry:
+    """An operation as it is when nothing befalls it."""
+
+    operation: Operation
+    before: Restarted
+    after: Restarted
+    calls: tuple[Call, ...]
+    answer: Answer
+
+
+async def dry_run(bench: Bench, operation: Operation) -> Dry:
+    """Run an operation undisturbed; then the power goes, once the answer is there."""
+    bench.begin(operation.step)
+    before = bench.restarted()
+    bench.begin(operation.step)
+    outcome = await bench.ask(operation)
+    if outcome.answer is None:
+        raise AssertionError(f"{operation.name}: no answer")
+    after = bench.restarted()
+    assert after.state != before.state, f"{operation.name} changes nothing"
+    for receipt in receipts(outcome.answer.body):
+        check_receipt(receipt, after.entries, after.state.vault)
+    # What follows the answer (a connection that is closed after a no) may be seen or not.
+    answered = next(i for i, call in enumerate(outcome.calls) if call.kind == "send")
+    return Dry(operation, before, after, outcome.calls[: answered + 1], outcome.answer)
+
+
+async def point(bench: Bench, dry: Dry, fault: Fault) -> Outcome:
+    """Have one fault strike an operation; check what is left, and that repeating completes it."""
+    operation = dry.operation
+    bench.begin(operation.step)
+    outcome = await bench.ask(operation, fault)
+    where = f"{operation.name}, {fault}, {outcome.hit}"
+    assert outcome.hit is not None, f"{where}: no such point"
+    left = bench.restarted()
+    # Before or after, never between.
+    assert left.state in {dry.before.state, dry.after.state}, where
+    # Nothing left the process that is not in the log; with one index, one meaning.
+    if outcome.sent and (outcome.answer is None or outcome.answer.status == dry.answer.status):
+        assert left.state == dry.after.state, where
+    if outcome.answer is not None:
+        check_answer(outcome.answer, left, dry, where)
+    await completed(bench, dry, left, outcome, where)
+    return outcome
+
+
+async def completed(
+    bench: Bench, dry: Dry, left: Restarted, outcome: Outcome, where: str
+) -> Restarted:
+    """Send the same bytes to the vault that was started again; they complete what was begun."""
+    operation = dry.operation
+    again = await bench.ask(operation)
+    assert again.answer is not None, where
+    final = bench.restarted()
+    assert final.state.records == dry.after.state.records, where
+    done = left.state == dry.after.state
+    if done and operation.again == "superseded":
+        problem = (409, "attempt-superseded", dry.after.state.promised)
+        assert meaning(again.answer.status, again.answer.body) == problem, where
+    else:
+        said = [meaning(a.status, a.body) for a in (again.answer, dry.answer)]
+        assert said[0] == said[1], where
+    more = final.state.log[len(left.state.log) :]
+    told = dry.after.state.log[len(dry.before.state.log) :]
+    if not done or operation.again == "logged":
+        assert more == told, where
+    elif operation.again == "once":
+        assert more == (), where
+    # Two receipts with one index would be two entries: each is compared with the same log.
+    for answer in (outcome.answer, again.answer):
+        for receipt in receipts(answer.body) if answer else ():
+            check_receipt(receipt, final.entries, final.state.vault)
+    assert final.entries[: len(left.entries)] == left.entries, where
+    assert final.boots > left.boots, where
+    return final
+
+
+def check_answer(answer: Answer, left: Restarted, dry: Dry, where: str) -> None:
+    """Check what a vault said although something failed: the truth, or a typed refusal."""
+    said = meaning(answer.status, answer.body)
+    if said == meaning(dry.answer.status, dry.answer.body):
+        assert left.state == dry.after.state, where
+    else:
+        assert said == (503, "unavailable", None), where
+    for receipt in receipts(answer.body):
+        check_receipt(receipt, left.entries, left.state.vault)
+
+
+@dataclass
+class Table:
+    """How many points were struck, by operation, store and call."""
+
+    struck: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+
+    def count(self, operation: str, variant: Variant, how: How, call: Call) -> None:
+        """Count one."""
+        named = how if isinstance(how, str) else errno.errorcode[how]
+        self.struck[operation, variant.name, named, str(call)] += 1
+
+    def of(self, operation: str, variant: Variant, how: str) -> int:
+        """Return how many points of an operation were struck in one way."""
+        row = (operation, variant.name, how)
+        return sum(count for struck, count in self.struck.items() if struck[:3] == row)
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return it for a file."""
+        names = ("operation", "store", "how", "call")
+        return [
+            {**dict(zip(names, row, strict=True)), "points": count}
+            for row, count in sorted(self.struck.items())
+        ]
+
+    def __str__(self) -> str:
+        """Return it for a person: a line for each operation and store, a column for each way."""
+        ways = sorted({row[2] for row in self.struck})
+        lines = [("operation", "store", *ways)]
+        for operation, store in sorted({row[:2] for row in self.struck}):
+            points = [self._sum(operation, store, way) for way in ways]
+            lines.append((operation, store, *(str(n or "") for n in points)))
+        lines.append(("all", "", *(str(self._sum("", "", way)) for way in ways)))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+    def _sum(self, operation: str, store: str, way: str) -> int:
+        return sum(
+            count
+            for row, count in self.struck.items()
+            if row[2] == way and (not operation or row[:2] == (operation, store))
+        )
