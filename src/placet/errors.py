@@ -27,6 +27,7 @@
       x UnavailableError        did not answer, or cannot now; safe to retry
         + QuorumError             too few vaults
         + RateLimitedError        too much at once
+        + HandedOverError         a newer process of this vault has the key
       x InternalError           our fault; nothing was done
 
 No other exception leaves a public function. A ``TypeError`` or a ``ValueError`` means
@@ -240,6 +241,13 @@ class RateLimitedError(UnavailableError):
 
     type = "rate-limited"
     status = 429
+
+
+class HandedOverError(UnavailableError):
+    """This process of the vault has let go of the key: ask at ``endpoint``."""
+
+    type = "handed-over"
+    status = 421
 
 
 class InternalError(PlacetError):

@@ -37,6 +37,7 @@ from placet.errors import (
     NotApprovedError,
     PlacetError,
     UnavailableError,
+    VaultReleaseError,
     VerificationError,
 )
 from placet.ratls.certificate import make_certificate
@@ -44,16 +45,13 @@ from placet.ratls.context import make_context
 from placet.ratls.exchange import (
     ClientExchange,
     ExpectVault,
-    Hello,
-    PeerProof,
     ServerExchange,
-    VaultProof,
-    Verdict,
     VerifiedPeer,
     WorkloadProver,
 )
 from placet.ratls.frames import FrameChannel, TlsPeer
 from placet.ratls.http import ConnectionPool
+from placet.ratls.proofs import Hello, PeerProof, VaultProof, Verdict
 from placet.ratls.server import serve
 from placet.ratls.transport import connect
 
@@ -512,7 +510,7 @@ async def test_a_vault_of_other_code_is_refused(tmp_path: Path) -> None:
         other = Tee(vault.tee.config, version=9).profile()
         wire = exchange(vault)
         expect = ExpectVault(id=vault.identity.id, profiles=(other,), trust=trust())
-        with pytest.raises(NotApprovedError):
+        with pytest.raises(VaultReleaseError):
             await meet(vault.port, replace(wire, expect=expect))
 
 

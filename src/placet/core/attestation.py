@@ -33,7 +33,8 @@ Purpose = Literal["release", "create", "reshare"]
 class Claims(Record):
     """What a prover says about itself; the quote proves that it said so.
 
-    A vault has no ``purpose`` and no ``keys``; a workload has both (spec/05, section 2).
+    A vault has no ``purpose`` and no ``keys``; a workload has both; who takes over from a
+    vault has a purpose only (spec/05, section 2).
     """
 
     instance: Text

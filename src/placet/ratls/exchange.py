@@ -15,11 +15,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from msgspec import Meta
 
 from placet.attest.produce import Description, Producer
 from placet.attest.trust import TrustAnchor
@@ -31,7 +30,6 @@ from placet.core.attestation import (
     Claims,
     Context,
     Direction,
-    Evidence,
     Purpose,
     Role,
     exporter_context,
@@ -39,7 +37,7 @@ from placet.core.attestation import (
     report_data,
 )
 from placet.core.dsse import pae, vault_id, verify_signature
-from placet.core.encoding import Base64, Record, Sha256, b64, decode, encode, unb64
+from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.limits import MAX_FRAME, MAX_GRACE
 from placet.core.profile import Profile
 from placet.errors import (
@@ -55,44 +53,19 @@ from placet.errors import (
 from placet.policy.match import code_of, match_any
 from placet.ratls.certificate import PeerCertificate
 from placet.ratls.frames import FrameChannel, TlsPeer
+from placet.ratls.proofs import Hello, PeerProof, VaultProof, Verdict
 
 F = TypeVar("F")
 NONCE = 32
 CHANNEL_TYPE = "application/vnd.placet.channel.v1"
 
 PeerRole = Literal["visitor", "workload", "vault", "resharer"]
-
-
-class Hello(Record, tag_field="kind", tag="hello"):
-    """Who connects, and the client's nonce."""
-
-    protocol: Literal["placet-attest/1"]
-    role: Literal["visitor", "workload"]
-    nonce: Base64
-
-
-class VaultProof(Record, tag_field="kind", tag="vault-proof"):
-    """The server's nonce, evidence, and its identity key's signature over the report data."""
-
-    nonce: Base64
-    claims: Claims
-    evidence: Evidence
-    vault_key: Base64
-    signature: Base64
-
-
-class PeerProof(Record, tag_field="kind", tag="peer-proof"):
-    """The client's evidence; a visitor has none."""
-
-    claims: Claims | None
-    keys: Annotated[tuple[Sha256, ...], Meta(max_length=64)]
-    evidence: Evidence | None
-
-
-class Verdict(Record, tag_field="kind", tag="verdict"):
-    """The server's answer: ``None`` is a welcome."""
-
-    problem: dict[str, str | int | bool | None] | None
+_FIT: dict[str, tuple[tuple[Purpose | None, bool], ...]] = {
+    "vault": ((None, True),),
+    "workload": (("release", False), ("create", False)),
+    "resharer": (("reshare", True),),
+}
+"""By role: the purposes that it may have, each with whether it names no keys."""
 
 
 class Clock(Protocol):
@@ -162,6 +135,31 @@ class UnsafeExpectAnyVault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectPredecessor:
+    """An older process of a vault, to take over from: ``id`` once that is known.
+
+    That its release is one whose word counts is *not* checked here: each key's charter says.
+    """
+
+    id: str | None
+    trust: tuple[TrustAnchor, ...]
+
+    grace = MAX_GRACE
+
+    def check(self, peer: AttestedIdentity) -> None:
+        """Raise unless this is that vault."""
+        if self.id is not None and peer.claims.instance != self.id:
+            raise BindingError(f"vault {peer.claims.instance} answered in place of {self.id}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResharerProver:
+    """What a new process of a vault proves with, to the old one that it takes over from."""
+
+    producer: Producer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadProver:
     """What a workload proves with: its quote producer, and what it came for."""
 
@@ -179,8 +177,8 @@ class ClientExchange:
     a nonce was sent by then), and the vault's own problem when it refused us.
     """
 
-    expect: ExpectVault | UnsafeExpectAnyVault
-    prover: WorkloadProver | None
+    expect: ExpectVault | ExpectPredecessor | UnsafeExpectAnyVault
+    prover: WorkloadProver | ResharerProver | None
     clock: Clock
     rng: Callable[[int], bytes]
     verify: EvidenceVerifier = verify_evidence
@@ -188,7 +186,7 @@ class ClientExchange:
     async def __call__(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
         """Run the exchange and return the verified vault."""
         nonce, started = self.rng(NONCE), self.clock.monotonic()
-        role: Literal["visitor", "workload"] = "workload" if self.prover else "visitor"
+        role = _role_of(self.prover)
         await channel.send(encode(Hello(protocol=PROTOCOL, role=role, nonce=b64(nonce))))
 
         # 3.1 The vault proves itself, on this connection and for this nonce.
@@ -210,10 +208,10 @@ class ClientExchange:
         _check_identity_key(answer, context)
         self.expect.check(identity)
 
-        # 3.2 Now ours, if we are a workload.
+        # 3.2 Now ours, unless we are a visitor.
         proof = PeerProof(claims=None, keys=(), evidence=None)
         if self.prover is not None:
-            proof = await _prove(self.prover, tls, nonce, peer_nonce)
+            proof = await _prove(self.prover, tls, (nonce, peer_nonce), answer.claims.instance)
         await channel.send(encode(proof))
 
         # 3.3 The vault's verdict, before any request.
@@ -270,8 +268,9 @@ class ServerExchange:
                 raise MalformedError("a visitor sends no evidence")
             return visitor
         if proof.claims is None or proof.evidence is None:
-            raise EvidenceError("a workload must send evidence", check="missing")
-        if proof.claims.purpose is None or proof.claims.keys != keys_digest(proof.keys):
+            raise EvidenceError(f"a {hello.role} must send evidence", check="missing")
+        named = keys_digest(proof.keys) if hello.role == "workload" or proof.keys else None
+        if proof.claims.purpose is None or proof.claims.keys != named:
             raise BindingError("the key ids sent are not those that the evidence names")
         context = _context(tls, hello.role, "client", (nonce, peer_nonce), proof.claims, mine=False)
         _check_claims(context)
@@ -294,14 +293,28 @@ class ServerExchange:
         )
 
 
+def _role_of(
+    prover: WorkloadProver | ResharerProver | None,
+) -> Literal["visitor", "workload", "resharer"]:
+    if prover is None:
+        return "visitor"
+    return "workload" if isinstance(prover, WorkloadProver) else "resharer"
+
+
 async def _prove(
-    prover: WorkloadProver, tls: TlsPeer, nonce: bytes, peer_nonce: bytes
+    prover: WorkloadProver | ResharerProver, tls: TlsPeer, nonces: tuple[bytes, bytes], vault: str
 ) -> PeerProof:
-    about = prover.producer.describe()
-    claims = _claims(about, prover.instance, prover.purpose, keys_digest(prover.keys))
-    context = _context(tls, "workload", "client", (peer_nonce, nonce), claims, mine=True)
+    about, keys = prover.producer.describe(), tuple[str, ...]()
+    if isinstance(prover, WorkloadProver):
+        keys = tuple(sorted(prover.keys))
+        role: Role = "workload"
+        claims = _claims(about, prover.instance, prover.purpose, keys_digest(keys))
+    else:
+        # It is to be the same vault, and may have what each key's charter lets it have.
+        role, claims = "resharer", _claims(about, vault, "reshare", None)
+    context = _context(tls, role, "client", nonces[::-1], claims, mine=True)
     evidence = await asyncio.to_thread(prover.producer.quote, context)
-    return PeerProof(claims=claims, keys=tuple(sorted(prover.keys)), evidence=evidence)
+    return PeerProof(claims=claims, keys=keys, evidence=evidence)
 
 
 def _claims(about: Description, instance: str, purpose: Purpose | None, keys: str | None) -> Claims:
@@ -346,7 +359,7 @@ def _context(
 
 
 def _check_claims(context: Context) -> None:
-    if (context.role == "vault") != (context.purpose is None and context.keys is None):
+    if (context.purpose, context.keys is None) not in _FIT[context.role]:
         raise MalformedError(f"claims do not fit the role {context.role}")
 
 

@@ -83,6 +83,19 @@ def test_the_device_signs_the_report_data_of_the_whole_context(case):
     assert SELF_TEST not in asked
 
 
+@pytest.mark.req("R1.2")
+def test_a_vault_takes_over_as_client_for_that_purpose_only(case):
+    """Its other role is good for nothing else, and a client's evidence for no other role."""
+    producer = case.start()
+    good = {"role": "resharer", "direction": "client", "purpose": "reshare"}
+    producer.quote(context_of(**good))
+    for change in ({"direction": "server"}, {"purpose": None}, {"purpose": "release"}):
+        with pytest.raises(RoleDeniedError):
+            producer.quote(context_of(**good | change))
+    with pytest.raises(RoleDeniedError):
+        producer.quote(context_of(**good | {"role": "vault"}))
+
+
 def test_refused_or_failed_quote_pins_no_instance(case):
     """The first one that was quoted does."""
     producer = case.start()
