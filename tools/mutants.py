@@ -44,6 +44,7 @@ POLICY_TESTS = (
     "tests/unit/policy",
     "tests/scenario/test_governance.py",
     "tests/scenario/test_charter_model.py",
+    "tests/model/test_branches.py",
     "tests/unit/vault/test_service.py",
 )
 SETS = {
@@ -58,9 +59,10 @@ SETS = {
 GOVERNANCE = "tests/scenario/test_governance.py"
 FIRST = {
     **dict.fromkeys(
-        ("auto_migrate", "authority", "branches", "governance", "rules", "timing"),
+        ("auto_migrate", "authority", "governance", "rules", "timing"),
         "tests/unit/policy/test_rules_of_change.py",
     ),
+    "branches": "tests/model/test_branches.py",
     "statement": GOVERNANCE,
     "charter": "tests/unit/policy/test_charter.py",
     "key_policy": "tests/unit/policy/test_charter.py",

@@ -138,3 +138,33 @@ def test_a_vault_on_a_merge_that_others_did_not_take_follows_what_k_took_instead
         world.bring(at, [onward])
     assert world.bring(0, [world.birth, two, onward]) == "taken"
     assert world.chain(0) == (world.birth, two, onward)
+
+
+@pytest.mark.req("R8.2")
+def test_a_branch_of_several_that_nobody_vouches_for_gives_way():
+    """However long it is: only a merge has to be shown where one comes from."""
+    world = born(3, 2)
+    two = promote(world, 1, 2)
+    for code in (3, 4):
+        world.bring(0, [promote(world, 0, code)])
+    for at in (1, 2):
+        world.bring(at, [two])
+    assert world.bring(0, [world.birth, two]) == "taken"
+    assert world.chain(0) == (world.birth, two)
+
+
+@pytest.mark.req("R8.2")
+def test_a_merge_is_taken_by_way_of_any_head_that_it_names():
+    """A vault that went on from one of them needs nothing of the other branch."""
+    world = born(3, 2)
+    two = promote(world, 1, 2)
+    for code in (3, 4):
+        world.bring(0, [promote(world, 0, code)])
+    for at in (1, 2):
+        world.bring(at, [two])
+    ended = merge(world, 0, 1)
+    world.bring(2, [promote(world, 2, 3)])
+    for at in (0, 1):
+        assert world.bring(at, [ended]) == "taken"
+    assert world.bring(2, [world.birth, two, ended]) == "taken"
+    assert world.chain(2) == (world.birth, two, ended)

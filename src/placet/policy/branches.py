@@ -82,7 +82,7 @@ def _following(charter: Sequence[TakenStatement], sent: UntrustedStatement) -> i
     """Return where in a charter the statement is that took the place of another."""
     spots = set(_before(sent))
     for i, link in enumerate(charter):
-        if i and spots & set(_before(link.sent)):
+        if spots & set(_before(link.sent)):
             return i
     raise ConflictError("run leaves this charter nowhere")
 
