@@ -28,6 +28,8 @@
         + QuorumError             too few vaults
         + RateLimitedError        too much at once
         + HandedOverError         a newer process of this vault has the key
+        + VaultStartingError      a vault that its witnesses have not answered (yet)
+        + QuarantinedError        a vault that is not the newest of its kind
       x InternalError           our fault; nothing was done
 
 No other exception leaves a public function. A ``TypeError`` or a ``ValueError`` means
@@ -248,6 +250,18 @@ class HandedOverError(UnavailableError):
 
     type = "handed-over"
     status = 421
+
+
+class VaultStartingError(UnavailableError):
+    """Too few witnesses answered this vault: it serves status only. ``waiting`` names them."""
+
+    type = "vault-starting"
+
+
+class QuarantinedError(UnavailableError):
+    """This vault was rolled back, cloned or forked: it releases nothing until it is replaced."""
+
+    type = "vault-quarantined"
 
 
 class InternalError(PlacetError):

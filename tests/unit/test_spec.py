@@ -39,6 +39,7 @@ STEPS = {
     ("09", 3): "policy/authority.py",
     ("09", 4): "policy/governance.py",
     ("09", 5): "policy/auto_migrate.py",
+    **dict.fromkeys([("10", n) for n in (2, 3)], "policy/continuity.py"),
 }
 """Where the numbered steps of a section are done: all of them, and no others."""
 

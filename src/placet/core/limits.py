@@ -120,3 +120,26 @@ MAX_PROBE_HEAD = 4 * KIB
 
 MIN_FREE = 64 * 1024 * KIB
 """Bytes free on the disk of a vault's store, below which it says that it is not ready."""
+LEASE = 600
+"""Seconds for which a witness's answer lets a vault go on releasing (I6, R2.8)."""
+
+BEAT_EVERY = 60
+"""Seconds after which a vault asks its witnesses again, at the latest; statements come sooner."""
+
+MAX_SKEW = 300
+"""Seconds by which a vault's clock may differ from those of k witnesses (R2.6)."""
+
+MAX_CIRCLES = 1024
+"""Different vault sets of the keys of one vault."""
+
+MAX_PEERS = 256
+"""Other vaults and witnesses that one vault asks."""
+
+MAX_NEWS = 64
+"""Keys that one answer to a beat names as changed."""
+
+MAX_PROOF = 128
+"""Hashes of one consistency proof."""
+
+MAX_SEEN = 10000
+"""Vaults that one outside witness remembers."""

@@ -17,6 +17,7 @@ from placet.core.limits import (
     MAX_HEADS,
     MAX_LOG_HASHES,
     MAX_LOG_PAGE,
+    MAX_PEERS,
     MAX_VAULTS,
     MAX_WAITING,
 )
@@ -115,11 +116,30 @@ class StatusBody(Record, kw_only=True):
 # --- requests and answers ----------------------------------------------------------------
 
 
-class Status(Record):
+class StandingReport(Record, kw_only=True):
+    """Whether a vault serves, and what it waits for (spec/10, section 3)."""
+
+    state: Literal["standing", "starting", "quarantined"]
+    """``standing``: for the keys of one vault set at least, or it has none."""
+    reason: Text
+    """Empty, or why not: ``starting``, ``lease``, ``clock``; ``rolled-back``, ``displaced``,
+    ``forked``, ``cloned``."""
+    waiting: Annotated[tuple[Sha256, ...], Meta(max_length=MAX_PEERS)]
+    """Witnesses that have not answered in time."""
+    size: Int
+    """Of its log."""
+    witnessed: Int
+    """The largest size of it that a witness is known to have seen."""
+
+
+class Status(Record, omit_defaults=True):
     """GET /v1/status?nonce=..."""
 
     status: Signed
     """of a `StatusBody`"""
+    standing: StandingReport | None = None
+    witnessed: Annotated[tuple[Signed, ...], Meta(max_length=MAX_PEERS)] = ()
+    """The newest `Witnessed` of each witness, whose signature anybody can check."""
 
 
 class CourierItem(Record):

@@ -169,12 +169,22 @@ class VaultMember(Record):
     domain: FailureDomain | None
 
 
-class VaultSet(Record):
+class WitnessMember(Record):
+    """An outside witness: it keeps no share, and remembers how far vaults are (spec/10)."""
+
+    id: Sha256
+    endpoint: Text
+    """``host:port`` of plain HTTP; a hint, never trusted: what it says is signed."""
+
+
+class VaultSet(Record, omit_defaults=True):
     """The vaults that keep a key, how many are needed, and what code they must run."""
 
     k: Annotated[int, Meta(ge=1, le=MAX_VAULTS)]
     vaults: Annotated[tuple[VaultMember, ...], Meta(max_length=MAX_VAULTS)]
     profiles: Annotated[tuple[Profile, ...], Meta(max_length=MAX_PROFILES)]
+    witnesses: Annotated[tuple[WitnessMember, ...], Meta(max_length=MAX_VAULTS)] = ()
+    """Came with schema 2; not written where there are none."""
 
     @property
     def n(self) -> int:
@@ -275,6 +285,9 @@ def check_vault_set(vault_set: VaultSet) -> None:
         )
     if len(set(vault_set.ids)) != n:
         raise MalformedError("vault set names a vault twice")
+    named = [*vault_set.ids, *(w.id for w in vault_set.witnesses)]
+    if len(set(named)) != len(named):
+        raise MalformedError("vault set names a witness twice, or a vault as one")
     if not vault_set.profiles:
         raise MalformedError("vault set has no profile: no vault would be trusted")
     for profile in vault_set.profiles:

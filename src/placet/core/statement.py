@@ -196,7 +196,8 @@ def schema_of(statement: Statement) -> Literal[1, 2]:
     if isinstance(statement, Promote):
         return 1 if statement.body.auto is None else 2
     if isinstance(statement, Birth):
-        return 1 if _is_first_table(statement.body.policy) else 2
+        plain = _is_first_table(statement.body.policy) and not statement.body.vault_set.witnesses
+        return 1 if plain else 2
     return 2
 
 

@@ -94,6 +94,8 @@ class AttestedConnection(asyncio.Protocol, Generic[T]):
         finally:
             if not answer.done() or answer.cancelled():
                 self._end(UnavailableError("an earlier request was given up"))
+            else:
+                answer.exception()  # seen, even if whoever asked is gone
             self._answer = None
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ document (RFC 9457); what is no `PlacetError` is our fault and says nothing.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from placet.errors import (
     PlacetError,
     RoleDeniedError,
     TooLargeError,
+    VaultStartingError,
 )
 from placet.ratls.exchange import VerifiedPeer
 from placet.vault.routes import ROUTES, Asked, Route
@@ -32,11 +34,14 @@ from placet.vault.watch import Answered, Watch, unwatched
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Soon = Callable[[float], Awaitable[bool]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PROBLEM = b"application/problem+json"
 OK, FORBIDDEN = 200, 403
 NO_ROUTE = "none"
+PATIENCE = 8.0
+"""Seconds for which a request waits while answers of witnesses may be expected any moment."""
 ID = 8
 """Bytes of a request id."""
 
@@ -49,10 +54,12 @@ class VaultApp:
     Args:
         vault: The service.
         watch: Is told of each request once it was answered; decides nothing.
+        soon: Awaits what a vault that just started waits for, until a time by the loop's
+            clock, and says whether it is worth trying again.
     """
 
-    def __init__(self, vault: Vault, watch: Watch = unwatched) -> None:
-        self._vault, self._watch = vault, watch
+    def __init__(self, vault: Vault, watch: Watch = unwatched, soon: Soon | None = None) -> None:
+        self._vault, self._watch, self._soon = vault, watch, soon
         self._routes = [(route, route.pattern) for route in ROUTES]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +67,7 @@ class VaultApp:
         request, started = _Request(scope), time.monotonic()
         problem: PlacetError | None = None
         try:
-            answer = encode(self._answer(request, await _body(scope, receive)))
+            answer = encode(await self._patiently(request, await _body(scope, receive)))
         except PlacetError as e:
             problem = e
         except Exception as e:  # noqa: BLE001 - whatever it is, the peer learns nothing of it
@@ -80,6 +87,16 @@ class VaultApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
         self._watch(request.answered(status, problem, time.monotonic() - started))
+
+    async def _patiently(self, request: _Request, raw: bytes) -> object:
+        """Answer; a vault that just started, or a key just born, may need a moment for it."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while True:
+            try:
+                return self._answer(request, raw)
+            except VaultStartingError:
+                if self._soon is None or not await self._soon(deadline):
+                    raise
 
     def _answer(self, request: _Request, raw: bytes) -> object:
         peer = request.attested()

@@ -15,7 +15,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -38,15 +38,19 @@ from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Batch, Put, Store
+from placet.vault.clock import VaultClock
 from placet.vault.collateral import MarkedVerifier
 from placet.vault.http import VaultApp
 from placet.vault.logs import start_logging
 from placet.vault.meters import Meters
 from placet.vault.operations import Collateral, Operations, clock_reasons, end_on_signals
+from placet.vault.peers import Line, Peers
 from placet.vault.probe import Probe, probing
-from placet.vault.readiness import store_reasons
+from placet.vault.readiness import standing_reasons, store_reasons
 from placet.vault.records import IdentityRecord
 from placet.vault.service import Vault
+from placet.vault.standing import Standing
+from placet.vault.standing_rule import StandingMaker
 from placet.vault.state import VaultIdentity
 
 IDENTITY = "identity/vault"
@@ -54,22 +58,6 @@ CERTIFICATE_LIFETIME = 365 * 24 * 3600
 MINUTE = 60
 
 log = logging.getLogger("placet.vault")
-
-
-class VaultClock:
-    """The host's clock, kept from going back; durations by the monotonic clock."""
-
-    def __init__(self, floor: int) -> None:
-        self._floor = floor
-
-    def now(self) -> int:
-        """Return Unix seconds, never before an earlier answer or the last log entry."""
-        self._floor = max(self._floor, int(time.time()))
-        return self._floor
-
-    def monotonic(self) -> float:
-        """Return seconds of the monotonic clock."""
-        return time.monotonic()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -120,9 +108,22 @@ def _address(parser: argparse.ArgumentParser, option: str, text: str) -> tuple[s
 
 
 def open_vault(
-    producer: Producer, store: Store, host_time: int
+    producer: Producer,
+    store: Store,
+    host_time: int,
+    standing: StandingMaker = Standing,
+    clock_of: Callable[[Callable[[], int]], VaultClock] = VaultClock,
 ) -> tuple[Vault, VaultIdentity, VaultConfig, Log, VaultClock]:
     """Return the vault that lives in a sealed store; a fresh one is made in an empty store.
+
+    Its start is logged when it first stands: at once, if it has no key yet.
+
+    Args:
+        producer: Says what it is.
+        store: Its own.
+        host_time: Unix seconds that its time is never before.
+        standing: Makes what says whether it may serve.
+        clock_of: Makes its clock, given what its time is never before.
 
     Raises:
         VerificationError: The store holds another vault's records, or was changed.
@@ -133,11 +134,31 @@ def open_vault(
     identity = _identity(store, about)
     store.bind(identity.id)
     journal = Log(store, boot=identity.boot, rng=os.urandom)
-    clock = VaultClock(max(journal.time, host_time))
-    journal.commit(Draft(kind="boot", detail={"boots": identity.boots}), now=clock.now())
-    vault = Vault(
-        identity=identity, settings=config.settings, store=store, log=journal, clock=clock
+    clock = clock_of(lambda: max(journal.time, host_time))
+
+    def begin() -> None:
+        journal.commit(Draft(kind="boot", detail={"boots": identity.boots}), now=clock.now())
+
+    rule = standing(
+        key=identity.key,
+        boot=identity.boot,
+        boots=identity.boots,
+        store=store,
+        log=journal,
+        clock=clock,
+        rng=os.urandom,
+        begin=begin,
     )
+    vault = Vault(
+        identity=identity,
+        settings=config.settings,
+        store=store,
+        log=journal,
+        clock=clock,
+        standing=rule,
+    )
+    vault.find_circles()
+    rule.begin_alone()
     return vault, identity, config, journal, clock
 
 
@@ -149,26 +170,36 @@ async def _run(
     probe: tuple[str, int] | None,
 ) -> None:
     store = _open_store(producer, data)
-    vault, identity, config, journal, clock = open_vault(producer, store, int(time.time()))
+    vault, identity, config, journal, clock = open_vault(producer, store, 0)
+    standing = vault.standing
+    if not isinstance(standing, Standing):
+        raise TypeError("a vault that runs asks its witnesses")
     certificate = make_certificate(
         now=clock.now(),
         lifetime=CERTIFICATE_LIFETIME,
         evidence_of=partial(own_evidence, producer, identity.id),
     )
-    trust, verify = trust_from_config(config.trust_roots), MarkedVerifier(store, folder)
+    line = Line(
+        trust=trust_from_config(config.trust_roots),
+        verify=MarkedVerifier(store, folder),
+        clock=clock,
+        rng=os.urandom,
+    )
     exchange = ServerExchange(
         producer=producer,
         identity_key=identity.key,
-        trust=trust,
+        trust=line.trust,
         clock=clock,
         rng=os.urandom,
-        verify=verify,
+        verify=line.verify,
     )
+    peers = Peers(standing, vault, line)
     operations, collateral = Operations(), Collateral()
-    collateral.look(producer, verify, trust, clock.now())
+    collateral.look(producer, line.verify, line.trust, clock.now())
     health = store_reasons(journal)
     for source in (
         health,
+        standing_reasons(standing),
         lambda: collateral.reasons(clock.now()),
         lambda: clock_reasons(clock.now(), time.time()),
     ):
@@ -187,7 +218,7 @@ async def _run(
             await asyncio.sleep(MINUTE)
             journal.settle(now=clock.now())
             if minute % MINUTE == 0:
-                collateral.look(producer, verify, trust, clock.now())
+                collateral.look(producer, line.verify, line.trust, clock.now())
 
     async with contextlib.AsyncExitStack() as last:
         last.callback(store.close)
@@ -198,8 +229,9 @@ async def _run(
             log.info("probes on %s:%d", probe[0], port)
         settling = asyncio.create_task(settle())
         last.callback(settling.cancel)
+        await last.enter_async_context(peers.asking())
         await serve(
-            VaultApp(vault, operations.watch),
+            VaultApp(vault, operations.watch, peers.soon),
             make_context(*certificate, server=True),
             exchange,
             host=listen[0],

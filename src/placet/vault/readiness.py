@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from placet.core.encoding import Record
 from placet.errors import PlacetError, VerificationError
 from placet.storage.log import Log
+from placet.vault.standing_rule import StandingRule
 
 
 class Reason(Record):
@@ -56,5 +57,18 @@ def store_reasons(log: Log) -> Source:
             yield Reason(reason="quarantined", detail=e.detail)
         except PlacetError as e:
             yield Reason(reason="store", detail=e.detail)
+
+    return look
+
+
+def standing_reasons(standing: StandingRule) -> Source:
+    """Return a source that says why this vault does not stand, if it does not (I6)."""
+
+    def look() -> Iterable[Reason]:
+        report = standing.report()
+        if report.state != "standing":
+            told = f"{report.state}: {report.reason}, {report.witnessed} entries were witnessed"
+            names = f", waits for {', '.join(report.waiting)}" if report.waiting else ""
+            yield Reason(reason=report.state, detail=f"{told} of {report.size}{names}")
 
     return look

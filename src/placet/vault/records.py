@@ -11,6 +11,7 @@ from placet.core.encoding import Base64, Int, Record, Sha256, Text
 from placet.core.limits import MAX_ATTEMPTS, MAX_CHARTER, MAX_HEADS, MAX_WAITING
 from placet.core.manifest import KeyManifest
 from placet.core.messages import CourierItem
+from placet.core.profile import VaultSet
 from placet.core.statement import SignedStatement
 
 
@@ -98,3 +99,10 @@ class IdentityRecord(Record, kw_only=True):
     private_key: Base64
     boots: Int
     boot: Text
+
+
+class CircleRecord(Record, kw_only=True):
+    """A vault set of keys that live here: whom to ask, and where they are (spec/10)."""
+
+    schema: Literal[1] = 1
+    vault_set: VaultSet

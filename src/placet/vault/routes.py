@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from placet.core.continuity import ConsistencyAnswer, WitnessAnswer, WitnessRequest
 from placet.core.encoding import Record
 from placet.core.messages import (
     AuditAnswer,
@@ -87,6 +88,7 @@ class Route:
 
 _K = "/v1/keys/{key}"
 
+
 ROUTES = (
     Route(
         "GET", "/v1/status", "anyone", Status, lambda v, r: v.status(r.query),
@@ -103,6 +105,14 @@ ROUTES = (
     Route(
         "GET", "/v1/pending", "anyone", PendingAnswer, lambda v, r: v.pending(r.query),
         query={"scope": SCOPE},
+    ),
+    Route(
+        "POST", "/v1/witness", "anyone", WitnessAnswer, lambda v, r: v.witness(r.body),
+        body=WitnessRequest,
+    ),
+    Route(
+        "GET", "/v1/log/consistency", "anyone", ConsistencyAnswer,
+        lambda v, r: v.consistency(*map(int, r.values)), query={"old": NUMBER, "new": NUMBER},
     ),
     Route("GET", f"{_K}/charter", "anyone", CharterAnswer, lambda v, r: v.charter(r.key)),
     Route(

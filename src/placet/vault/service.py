@@ -6,7 +6,12 @@ how statements are taken in `placet.vault.taking`, what is pending in `placet.va
 
 from __future__ import annotations
 
-from placet.core.checkpoint import Checkpoint, sign_note
+from placet.core.continuity import (
+    ConsistencyAnswer,
+    WitnessAnswer,
+    WitnessRequest,
+    checkpoint_at,
+)
 from placet.core.dsse import sign_record
 from placet.core.encoding import b64
 from placet.core.limits import MAX_BODY, MAX_LOG_HASHES, MAX_LOG_PAGE
@@ -26,7 +31,7 @@ from placet.core.messages import (
     Trail,
     Waiting,
 )
-from placet.errors import NotFoundError
+from placet.errors import NotFoundError, QuarantinedError
 from placet.storage.log import Logged
 from placet.vault.shares import Shares
 from placet.vault.taking import Taking
@@ -42,6 +47,37 @@ PROOF_ROOM = 3072
 class Vault(Shares, Taking):
     """The service of one vault."""
 
+    def witness(self, request: WitnessRequest) -> WitnessAnswer:
+        """Remember how far another vault is, and say so; it takes no standing to do that.
+
+        Raises:
+            QuarantinedError: What this vault remembers is itself from an older disk.
+            RoleDeniedError: That vault keeps no key together with this one.
+        """
+        report = self._standing.report()
+        if report.state == "quarantined":
+            raise QuarantinedError(
+                f"this vault is quarantined itself: {report.reason}", reason=report.reason
+            )
+        return self._witnessing.answer(request)
+
+    def consistency(self, old: int, new: int) -> ConsistencyAnswer:
+        """Show that the log only grew between two sizes that it had."""
+        size, _ = self._log.head()
+        if not 0 < old <= new <= size:
+            raise NotFoundError(
+                f"this log has {size} entries: it never had {old} and then {new}",
+                "If a checkpoint of it says so, its disk was put back: show that checkpoint.",
+                size=size,
+            )
+        before, after, proof = self._log.consistency(old, new)
+        key, boot = self._identity.key, self._identity.boot
+        return ConsistencyAnswer(
+            before=checkpoint_at(key, boot, old, before),
+            after=checkpoint_at(key, boot, new, after),
+            proof=tuple(map(b64, proof)),
+        )
+
     def status(self, nonce: str) -> Status:
         """Say who and how far this vault is, freshly signed over the caller's nonce."""
         body = StatusBody(
@@ -53,7 +89,11 @@ class Vault(Shares, Taking):
             schemas=SCHEMAS,
             time=self._clock.now(),
         )
-        return Status(status=sign_record(body, self._identity.key))
+        return Status(
+            status=sign_record(body, self._identity.key),
+            standing=self._standing.report(),
+            witnessed=self._standing.witnessed(),
+        )
 
     def charter(self, key: str) -> CharterAnswer:
         """Show everything taken of a key, and whether a share was committed."""
@@ -146,11 +186,9 @@ class Vault(Shares, Taking):
         return JournalAnswer(items=items, checkpoint=self._checkpoint())
 
     def _checkpoint(self, size: int | None = None) -> str:
-        name = "placet/" + self._identity.id.removeprefix("sha256:")
         newest, root = self._log.head()
         if size is None:
             size = newest
         elif size != newest:
             root = self._log.consistency(size, size)[0]
-        checkpoint = Checkpoint(name, size, root, (f"boot {self._identity.boot}",))
-        return sign_note(checkpoint.text(), name, self._identity.key)
+        return checkpoint_at(self._identity.key, self._identity.boot, size, root)

@@ -200,6 +200,8 @@ class Shares(VaultCore):
         if peer.identity is None:
             raise RoleDeniedError("a visitor gets no share", "Attest as a workload.")
         state, now = self._keys.get(key), self._clock.now()
+        # Who is stale decides nothing and logs nothing (spec/10, section 3).
+        self._standing.check(state.policy.vault_set)
         try:
             approval = decide_release(
                 state.policy,

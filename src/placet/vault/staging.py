@@ -48,6 +48,7 @@ class Staging(VaultCore):
             )
         app = sent.statement.body.profile.app
         policy = self._stage_policy(sent, app)
+        self._standing.check(policy.vault_set)
         stager = check_stage(policy, sent, now=now)
         scope = sent.statement.key or app
         version, items = self._pending(scope)
@@ -89,6 +90,7 @@ class Staging(VaultCore):
         if statement.key is None:
             raise MalformedError("revoke-pending names the key, or the app's key, it is about")
         state, stage = self._keys.get(statement.key), statement.body.stage
+        self._standing.check(state.policy.vault_set)
         scopes = [statement.key, *sorted({a.profile.app for a in state.policy.approvals})]
         for scope in scopes:
             version, items = self._pending(scope)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from placet.core.config import VaultSettings
+from placet.core.continuity import News
 from placet.core.dsse import vault_id
 from placet.core.encoding import encode
 from placet.core.logentry import Draft
@@ -15,11 +16,14 @@ from placet.errors import (
 )
 from placet.ratls.exchange import Clock
 from placet.storage.log import Log
-from placet.storage.store import Put, Store
+from placet.storage.store import Batch, Put, Store
 from placet.vault.keys import Keys, KeyState, record_name
+from placet.vault.news import NewsRing
 from placet.vault.records import (
     KeyRecord,
 )
+from placet.vault.standing_rule import StandingRule
+from placet.vault.witnessing import Witnessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,7 @@ class VaultCore:
         store: Sealed records.
         log: The log, in that store.
         clock: This vault's time, which never goes back.
+        standing: Whether it may serve (I6).
     """
 
     def __init__(
@@ -55,24 +60,51 @@ class VaultCore:
         store: Store,
         log: Log,
         clock: Clock,
+        standing: StandingRule,
     ) -> None:
         self._identity = identity
         self._settings = settings
         self._store, self._log = store, log
-        self._clock = clock
+        self._clock, self._standing = clock, standing
         self._keys = Keys(store)
         self._born = len(store.names("key"))
+        self._news = NewsRing(log, self._shown)
+        self._witnessing = Witnessing(
+            store, identity.key, clock.now, standing.knows, self._news.since
+        )
+
+    @property
+    def standing(self) -> StandingRule:
+        """Return what says whether it may serve."""
+        return self._standing
 
     @property
     def born(self) -> int:
         """Return how many keys were born here."""
         return self._born
 
+    def find_circles(self) -> None:
+        """Learn the vault sets of keys that an earlier release stored without them; once."""
+        if not self._born or not self._standing.knows_nobody():
+            return
+        for name in self._store.names("key"):
+            vault_set = self._keys.get(name.removeprefix("key/")).policy.vault_set
+            if puts := self._standing.puts(vault_set):
+                self._store.commit(Batch(puts))
+                self._standing.took(vault_set)
+
     def _find(self, key: str) -> KeyState | None:
         try:
             return self._keys.get(key)
         except KeyNotBornError:
             return None
+
+    def _shown(self, key: str, vault: str) -> News | None:
+        """Return how far a key is, if that vault keeps it too."""
+        state = self._find(key)
+        if state is None or vault not in state.policy.vault_set.ids:
+            return None
+        return News(key=key, version=state.policy.version, head=state.policy.head)
 
     def _replace(self, state: KeyState, record: KeyRecord, *drafts: Draft, now: int) -> None:
         put = Put(record_name(state.policy.key), encode(record), state.version)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from placet.core.continuity import News
 from placet.core.dsse import Signed, sign_record
 from placet.core.encoding import decode, encode
 from placet.core.limits import MAX_BODY, MAX_HEADS, MAX_RECORD, MAX_WAITING
@@ -42,17 +43,39 @@ class Taking(Staging):
     def take(self, request: TakeRequest) -> TakeAnswer:
         """Take a run of statements: all of them or none; repeating changes nothing.
 
+        A birth is taken by who serves anything, or has no key yet; what follows, by who
+        stands for the key's vault set.
+
         One that has to wait is kept and shown, and taken when it is brought again after
         its delay; what stands before it is taken at once.
         """
-        couriers = [
-            Courier(sent=open_statement(item.signed), receipts=item.receipts)
-            for item in request.chain
-        ]
-        key = couriers[0].sent.key
-        if any(c.sent.key != key for c in couriers):
-            raise MalformedError("a run of statements is of one key")
+        couriers, key = _couriers(request)
         state = self._find(key)
+        if state is None:
+            self._standing.check_any()
+        else:
+            self._standing.check(state.policy.vault_set)
+        return self._answered(state, key, couriers)
+
+    def lacks(self, news: News) -> bool:
+        """Say whether a key is further elsewhere than here."""
+        state = self._find(news.key)
+        return state is None or state.policy.version < news.version
+
+    def follow(self, request: TakeRequest) -> TakeAnswer:
+        """Take what another vault took before, by the same rules, before this one serves.
+
+        Raises:
+            VaultStartingError: Witnesses have not said yet that this is the newest of its kind.
+        """
+        couriers, key = _couriers(request)
+        state = self._find(key)
+        self._standing.check_writing(None if state is None else state.policy.vault_set)
+        return self._answered(state, key, couriers)
+
+    def _answered(
+        self, state: KeyState | None, key: str, couriers: Sequence[Courier]
+    ) -> TakeAnswer:
         try:
             state = self._taken(state, couriers)
         except PlacetError as e:
@@ -238,7 +261,11 @@ class Taking(Staging):
         old = state.record if state else KeyRecord(charter=())
         if state is None and self._born >= self._settings.max_keys:
             raise RateLimitedError(f"this vault keeps {self._born} keys and takes no more")
-        changes = [*puts, *self._stager_puts(policy)]
+        changes = [
+            *puts,
+            *self._stager_puts(policy),
+            *self._standing.puts(policy.vault_set),
+        ]
         items, drafts = [], []
         for i, fresh in enumerate(new):
             taken = Taken(
@@ -263,7 +290,19 @@ class Taking(Staging):
         self._born += state is None
         stored = KeyState((version or 0) + 1, record, policy)
         self._keys.put(policy.key, stored)
+        self._news.add(at, policy.key)
+        self._standing.took(policy.vault_set)
         return stored
+
+
+def _couriers(request: TakeRequest) -> tuple[list[Courier], str]:
+    couriers = [
+        Courier(sent=open_statement(item.signed), receipts=item.receipts) for item in request.chain
+    ]
+    key = couriers[0].sent.key
+    if any(c.sent.key != key for c in couriers):
+        raise MalformedError("a run of statements is of one key")
+    return couriers, key
 
 
 def _receipts(state: KeyState, couriers: Sequence[Courier]) -> tuple[Signed, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from placet.attest.trust import TrustAnchor, trust_from_config
+from placet.attest.verify import verify_evidence
 from placet.core.profile import VaultMember, VaultSet
 from placet.ratls.certificate import make_certificate
 from placet.ratls.context import AttestedContext, make_context
@@ -22,10 +23,14 @@ from placet.ratls.wrapper import own_evidence
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
+from placet.vault.clock import VaultClock
 from placet.vault.http import VaultApp
-from placet.vault.main import VaultClock, open_vault
+from placet.vault.main import open_vault
+from placet.vault.peers import Line, Peers
 from placet.vault.service import Vault
+from placet.vault.standing import Standing
 from placet.vault.state import VaultIdentity
+from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, dev_pki, vault_config
 
 
@@ -67,17 +72,18 @@ def vault_set_of(*served: Served, k: int) -> VaultSet:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, number: int = 1, *, port: int = 0, release: int = 1
+    folder: Path, number: int = 1, *, port: int = 0, release: int = 1, alone: bool = True
 ) -> AsyncIterator[Served]:
     """Serve a vault from a folder; entering again with the same folder is a restart.
 
     Another ``release`` opens the same store here, which no hardware would let it do: as if
-    all had been handed over to it.
+    all had been handed over to it. Not ``alone``, it asks its real peers before it serves.
     """
     tee = Tee(vault_config(), version=release, boot=f"boot-{os.urandom(4).hex()}")
     path = folder / f"served{number}.db"
     store = SqliteStore(path, Seal(Tee(vault_config()).sealing_key(), "", os.urandom))
-    vault, identity, config, log, clock = open_vault(tee, store, int(time.time()))
+    rule = partial(AlwaysStanding, ring=str(folder)) if alone else Standing
+    vault, identity, config, log, clock = open_vault(tee, store, int(time.time()), rule)
     exchange = ServerExchange(
         producer=tee,
         identity_key=identity.key,
@@ -90,8 +96,14 @@ async def serving(
         now=clock.now(), lifetime=3600, evidence_of=partial(own_evidence, tee, identity.id)
     )
     context = make_context(*certificate, server=True)
+    app, asking = VaultApp(vault), contextlib.AsyncExitStack()
+    if isinstance(vault.standing, Standing):
+        line = Line(trust=exchange.trust, verify=verify_evidence, clock=clock, rng=os.urandom)
+        peers = Peers(vault.standing, vault, line)
+        app = VaultApp(vault, soon=peers.soon)
+        await asking.enter_async_context(peers.asking())
     running = asyncio.create_task(
-        serve(VaultApp(vault), context, exchange, port=port, announce=bound.set_result, stop=stop)
+        serve(app, context, exchange, port=port, announce=bound.set_result, stop=stop)
     )
     try:
         await asyncio.wait({running, bound}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,6 +111,7 @@ async def serving(
             running.result()
         yield Served(identity, vault, tee, bound.result(), log, clock, certificate)
     finally:
+        await asking.aclose()
         stop.set()
         await running
         store.close()

@@ -15,6 +15,7 @@ from placet.storage.sqlite import SqliteStore
 from placet.vault.service import Vault
 from placet.vault.state import VaultIdentity
 from placet_testing.charters import NOW, vault_key
+from placet_testing.standing import AlwaysStanding
 
 
 @dataclass
@@ -53,7 +54,17 @@ def open_bench(
     store = SqliteStore(folder / f"vault{number}.db", Seal(b"s" * 32, identity.id, os.urandom))
     log = Log(store, boot=identity.boot, rng=os.urandom)
     settings = VaultSettings(evidence_age=60, max_keys=1000)
-    vault = Vault(identity=identity, settings=settings, store=store, log=log, clock=clock)
+    standing = AlwaysStanding(
+        ring=str(folder), key=identity.key, boot=identity.boot, boots=boots, log=log
+    )
+    vault = Vault(
+        identity=identity,
+        settings=settings,
+        store=store,
+        log=log,
+        clock=clock,
+        standing=standing,
+    )
     return Bench(vault=vault, store=store, log=log, clock=clock)
 
 

@@ -19,7 +19,7 @@ from placet.errors import EvidenceError, PlacetError, UnavailableError, Verifica
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
 from placet.vault import main as vault_main
-from placet.vault.main import VaultClock, open_vault
+from placet.vault.main import open_vault
 
 ROOT = Path(__file__).resolve().parents[3]
 TRUSTED = ("core", "policy", "sharing", "attest", "ratls", "storage", "vault")
@@ -119,17 +119,6 @@ def test_no_setting_says_skip() -> None:
             for node in ast.walk(ast.parse(path.read_text())):
                 name = getattr(node, "name", None) or getattr(node, "arg", None) or ""
                 assert not any(word in str(name).lower() for word in words), (path, name)
-
-
-def test_the_vaults_clock_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before the last log entry, and not before an earlier answer."""
-    clock = VaultClock(NOW + 100)
-    monkeypatch.setattr(vault_main.time, "time", lambda: float(NOW))
-    assert clock.now() == NOW + 100
-    monkeypatch.setattr(vault_main.time, "time", lambda: NOW + 500.0)
-    assert clock.now() == NOW + 500
-    monkeypatch.setattr(vault_main.time, "time", lambda: 0.0)
-    assert clock.now() == NOW + 500
 
 
 @pytest.mark.parametrize(
