@@ -24,6 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SPEC = tomllib.loads((ROOT / "spec" / "requirements.toml").read_text())
 EXCUSE = "../shared"
 PROVES = "req"
+UNTRACED = (
+    "tests/model/",
+    "tests/property/",
+    "tests/scenario/test_creation_model.py",
+    "tests/unit/test_fuzz_targets.py",
+)
+"""What runs the same lines thousands of times: coverage is measured by the tests beside it, since
+tracing makes these take three times as long."""
 
 # Two busy cores make any deadline a coin toss; CI must see the same cases twice.
 settings.register_profile("placet", deadline=None, derandomize="CI" in os.environ)
@@ -45,7 +53,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Note at each test what it proves; refuse an id that the spec does not know."""
+    """Note at each test what it proves, and whether it is traced; refuse an unknown id."""
     for item in items:
         ids = {i for mark in item.iter_markers("req") for i in mark.args}
         if unknown := ids - SPEC["text"].keys():
@@ -53,6 +61,8 @@ def pytest_collection_modifyitems(items):
                 f"{item.nodeid}: {', '.join(sorted(unknown))} not in spec/requirements.toml"
             )
         item.user_properties += [(PROVES, i) for i in sorted(ids)]
+        if item.nodeid.startswith(UNTRACED) and item.config.pluginmanager.hasplugin("_cov"):
+            item.add_marker("no_cover")
 
 
 @pytest.hookimpl(wrapper=True)

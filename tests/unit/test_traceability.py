@@ -36,8 +36,9 @@ def house(pytester, monkeypatch):
         (tests / "test_it.py").write_text("import pytest\n" + body)
         if everything:
             monkeypatch.setenv("PLACET_REQUIRE_ALL", "1")
+        several = ("-n", str(processes)) if processes else ()
         started = pytester.runpytest_subprocess if processes else pytester.runpytest_inprocess
-        done = started("-p", "no:cacheprovider", "-n", str(processes), "tests", *options)
+        done = started("-p", "no:cacheprovider", *several, "tests", *options)
         record = pytester.path / "build" / "requirements.json"
         return done, json.loads(record.read_text()) if record.exists() else None
 
