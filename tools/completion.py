@@ -39,6 +39,7 @@ KINDS = {
     "run COMMAND": "file",
     "vault serve --data": "folder",
     "vault serve --collateral": "folder",
+    "witness serve --data": "folder",
     "platform serve --state": "folder",
     "platform serve --bundles": "folder",
     "platform serve --tee": "file",
@@ -78,6 +79,11 @@ TEXTS = frozenset(
         "platform serve --starter",
         "stage --version",
         "vault serve --listen",
+        "vault serve --log-format",
+        "vault serve --probe",
+        "key new --witness",
+        "witness serve --allow",
+        "witness serve --listen",
     }
 )
 """Values of which nobody can know anything before they are typed."""

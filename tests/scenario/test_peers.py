@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 from placet_testing.charters import birth_body, composer, profile, signed
 from placet_testing.constellations import run_of
 from placet_testing.serving import serving, vault_set_of
 
+from placet.cli.witness_server import Witness, witnessing
 from placet.client.signing import promote_body
+from placet.core.continuity import Witnessed
+from placet.core.dsse import open_signed, vault_id
+from placet.core.encoding import unb64
+from placet.core.profile import WitnessMember
 from placet.errors import QuarantinedError
 from placet.policy.charter import replay
 
@@ -35,7 +41,7 @@ def born(tmp_path):
     """Return a way to serve three vaults with a key, on ports that they keep."""
 
     @contextlib.asynccontextmanager
-    async def make():
+    async def make(*witnesses):
         async with contextlib.AsyncExitStack() as stack:
             made, stacks = [], []
             for number in (1, 2, 3):
@@ -47,7 +53,8 @@ def born(tmp_path):
             ports = [m.port for m in made]
             # Seconds of this machine's clock: real certificates, real evidence.
             now = made[0].clock.now()
-            body = birth_body(vaults=vault_set_of(*made, k=2))
+            vault_set = msgspec.structs.replace(vault_set_of(*made, k=2), witnesses=witnesses)
+            body = birth_body(vaults=vault_set)
             birth = signed(composer(now).birth(body))
             for one in made:
                 one.vault.take(run_of(birth))
@@ -111,3 +118,28 @@ async def test_a_statement_that_was_missed_is_fetched_and_an_old_disk_found_out(
         with pytest.raises(QuarantinedError) as caught:
             made[0].vault.take(run_of(promote))
         assert caught.value.members["reason"] == "rolled-back"
+
+
+def vouching(served):
+    """Return who vouches for a vault."""
+    return {vault_id(unb64(s.vault_key)) for s in served.vault.standing.witnessed()}
+
+
+@pytest.mark.req("I6", "R2.5")
+async def test_an_outside_witness_is_asked_and_needed(born, tmp_path):
+    """Over plain HTTP; however many vaults vouch, without it none stands. It signs what it saw."""
+    witness = Witness(tmp_path / "witness")
+    async with witnessing(witness, "127.0.0.1", 0) as port:
+        member = WitnessMember(id=witness.id, endpoint=f"127.0.0.1:{port}")
+        async with born(member) as (made, _, restart, _):
+            await until(lambda: all(state(m) == "standing" for m in made), "all stand")
+            status = made[0].vault.status("n" * 43)
+            said = [s for s in status.witnessed if vault_id(unb64(s.vault_key)) == witness.id]
+            shown = open_signed(said[0], Witnessed, vault=witness.id)
+            assert (shown.vault, shown.boots) == (made[0].identity.id, 1)
+            witness.close()  # it answers, and remembers nothing: that is no answer
+            one = await restart(1)
+            others = {m.identity.id for m in made[1:]}
+            await until(lambda: vouching(one) == others, "both other vaults vouch")
+            report = one.vault.standing.report()
+            assert (report.state, report.waiting) == ("starting", (witness.id,))

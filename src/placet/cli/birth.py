@@ -32,6 +32,7 @@ from placet.cli.policy_words import Names, by_whom
 from placet.cli.reach import Target, all_or_raise, clock, visit
 from placet.cli.settings import Home, KnownKey
 from placet.cli.signers import public_signer
+from placet.cli.witness_choice import WitnessOption, with_witnesses, witness_facts
 from placet.cli.words import anchor, named, tee_facts
 from placet.client.constellation import Constellation
 from placet.client.signing import Composer
@@ -40,7 +41,7 @@ from placet.client.vault_client import VaultClient
 from placet.client.vaults_file import VaultsFile
 from placet.core.body import BirthBody
 from placet.core.messages import StatusBody
-from placet.core.profile import Profile
+from placet.core.profile import Profile, WitnessMember
 from placet.core.signer import Threshold, owner_fingerprint
 from placet.core.statement import schema_of
 from placet.core.table import PolicyTable, Rules
@@ -86,6 +87,15 @@ SKEW = 300
     metavar="KEY",
     help="Who may put versions forward: a public key as JSON or PEM file, or base64; repeatable.",
 )
+@click.option(
+    "--witness",
+    "witnesses",
+    type=WitnessOption(),
+    multiple=True,
+    metavar="ID@HOST:PORT",
+    help="An outside witness, as placet witness serve prints it; repeatable. Beside those of "
+    "the vaults file.",
+)
 @click.option("--floor", type=int, default=0, show_default=True, help="Lowest security version.")
 @click.option(
     "--expires",
@@ -106,6 +116,7 @@ def new(  # noqa: PLR0913 - its options
     profiles: tuple[Path, ...],
     rules: Path | None,
     stagers: tuple[str, ...],
+    witnesses: tuple[WitnessMember, ...],
     floor: int,
     expires: int,
     yes: bool,
@@ -127,6 +138,7 @@ def new(  # noqa: PLR0913 - its options
     home = Home.find()
     owner = home.owner()
     name, file = chosen_vaults(home, vaults, constellation)
+    file = with_witnesses(file, witnesses, quiet=as_json)
     policy = _policy(rules, stagers, owner.principal)
     body = BirthBody(
         label=label,
@@ -246,6 +258,7 @@ def _vault_facts(file: VaultsFile, met: Sequence[tuple[VerifiedPeer, StatusBody]
         if abs(status.time - clock.now()) > SKEW:
             line += odd(f", its clock says {when(status.time)}")
         facts.append((f"  vault {number}", line))
+    facts += witness_facts(file.vault_set, live=bool(met))
     facts += [("  their code", f"{named(p)}, {anchor(p.anchor)}") for p in file.profiles]
     return facts
 

@@ -43,6 +43,7 @@ OWN = {
     "deliver": "placet.cli.courier:deliver",
     "log": "placet.cli.log:log",
     "policy": "placet.cli.policy:policy",
+    "witness.serve": "placet.cli.witness:serve",
     "vault.show": "placet.cli.vault:show",
     "attest": "placet.cli.attest:attest",
     "evidence": "placet.cli.evidence:evidence",
@@ -61,6 +62,8 @@ SUMMARIES = {
     "run": "Attest, gather the key, unlock the volume, run a command.",
     "vault": "Serve a vault, or show what one proves.",
     "vault.serve": "Serve a vault inside its TEE.",
+    "witness": "Serve an outside witness of vaults.",
+    "witness.serve": "Remember how far vaults are, as one small process.",
     "platform.serve": "Serve a platform for one machine.",
     "platform": "Serve a platform: start, stage, relay; no authority.",
     "owner": "Make what approves: passkeys, security keys, key files.",
@@ -106,7 +109,7 @@ SECTIONS = {
     ),
     "Stagers and couriers": ("stage", "revoke", "migrate", "deliver"),
     "Anybody": ("attest", "evidence", "profile", "collateral", "completion"),
-    "Machines": ("run", "vault", "platform"),
+    "Machines": ("run", "vault", "witness", "platform"),
     "To try it": ("demo", "dev"),
 }
 

@@ -17,7 +17,13 @@ from placet.attest.trust import TrustAnchor, trust_from_config
 from placet.core.config import TrustRoot
 from placet.core.encoding import Record
 from placet.core.limits import MAX_BODY, MAX_PROFILES, MAX_VAULTS
-from placet.core.profile import Profile, VaultMember, VaultSet, check_vault_set
+from placet.core.profile import (
+    Profile,
+    VaultMember,
+    VaultSet,
+    WitnessMember,
+    check_vault_set,
+)
 from placet.errors import MalformedError, TooLargeError, UnavailableError
 
 
@@ -29,11 +35,15 @@ class VaultsFile(Record, kw_only=True):
     vaults: tuple[VaultMember, ...]
     profiles: Annotated[tuple[Profile, ...], Meta(max_length=MAX_PROFILES)]
     trust_roots: tuple[TrustRoot, ...]
+    witnesses: Annotated[tuple[WitnessMember, ...], Meta(max_length=MAX_VAULTS)] = ()
+    """Outside witnesses of these vaults, if there are any (spec/10)."""
 
     @property
     def vault_set(self) -> VaultSet:
         """Return the vault set for a birth statement."""
-        return VaultSet(k=self.k, vaults=self.vaults, profiles=self.profiles)
+        return VaultSet(
+            k=self.k, vaults=self.vaults, profiles=self.profiles, witnesses=self.witnesses
+        )
 
     @property
     def trust(self) -> tuple[TrustAnchor, ...]:
