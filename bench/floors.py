@@ -37,7 +37,7 @@ from placet.core.attestation import EXPORTER_LABEL, Evidence
 from placet.core.encoding import unb64
 from placet.ratls.certificate import make_certificate
 from placet.ratls.context import AttestedContext, make_context
-from placet.storage.sqlite import OPENING, SCHEMA
+from placet.storage.sqlite import OPENING, TABLES
 
 Ends = tuple[SSL.Connection, SSL.Connection]
 
@@ -182,7 +182,7 @@ class Release:
         self.key, self.aead = Ed25519PrivateKey.generate(), AESGCM(os.urandom(32))
         self.db = sqlite3.connect(self.path, isolation_level=None)
         self.db.executescript(OPENING)
-        self.db.executescript(SCHEMA)
+        self.db.executescript(TABLES)
         for tag in (b"state", b"trail"):
             row = (tag, "meta", 0, self._seal(300))
             self.db.execute("INSERT INTO records VALUES (?, ?, ?, ?)", row)

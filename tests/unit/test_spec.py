@@ -46,7 +46,7 @@ STEPS = {
 OF_THE_WHOLE = {
     **dict.fromkeys([("02", 1), ("02", 2)], ""),
     ("04", 1): "sharing/shamir.py",
-    **dict.fromkeys([("06", n) for n in range(1, 7)], ""),
+    **dict.fromkeys([("06", n) for n in range(1, 8)], ""),
     ("12", 1): "client/following.py",
 }
 """Numbered properties that no one line keeps; a module may still name one where it matters."""

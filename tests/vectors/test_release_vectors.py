@@ -20,7 +20,7 @@ from placet.policy.principal import check_principal
 from placet.policy.signers import signer_key_check, verify_signatures
 
 FOLDER = Path(__file__).resolve().parents[2] / "vectors" / "releases"
-RELEASES = sorted(path for path in FOLDER.iterdir() if path.is_dir())
+RELEASES = sorted(path.parent for path in FOLDER.glob("*/statements.json"))
 LONG_AFTER = 4_000_000_000
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from msgspec.structs import asdict
@@ -13,20 +13,13 @@ from placet.core import merkle
 from placet.core.encoding import Int, Record, Sha256, decode, encode
 from placet.core.limits import MAX_DENIALS, MAX_LOG_ENTRY, MAX_LOG_PAGE
 from placet.core.logentry import SALT_SIZE, Draft, LogEntry, entry_hash, leaf_data
-from placet.core.merkle import HASH_SIZE, Frontier, FrontierRecord, leaf_hash
+from placet.core.merkle import HASH_SIZE, Frontier, leaf_hash
 from placet.errors import ConflictError, VerificationError
-from placet.storage.store import Append, Batch, Delete, Put, Store, quarantined
+from placet.storage.store import Append, Batch, Delete, LogState, Put, Store, quarantined
 
-STATE = "meta/log"
 MINUTE = 60
-
-
-class LogState(Record, kw_only=True):
-    """Where the log ends; written with every entry."""
-
-    schema: Literal[1] = 1
-    frontier: FrontierRecord
-    time: Int
+ENDS = 4096
+"""Trails whose end is remembered."""
 
 
 class TrailEnd(Record, kw_only=True):
@@ -71,25 +64,19 @@ class Log:
         self._store, self._boot, self._rng = store, boot, rng
         self._lock = threading.RLock()
         self._minute, self._denied = 0, dict[str | None, int]()
-        stored = store.get(STATE)
-        self._version = stored.version if stored else None
-        self._tree, self._time = Frontier(), 0
-        if stored:
-            state = decode(stored.value, LogState)
-            self._tree, self._time = Frontier.from_record(state.frontier), state.time
-        if store.size() != self._tree.size:
-            raise quarantined(f"{store.size()} log entries, the log ended at {self._tree.size}")
-        if self._tree.size:
-            self.proof(self._tree.size - 1)
+        self._settled: tuple[int, dict[str | None, int]] | None = None
+        self._known: _Known | None = None
+        store.watch(kept=self._kept, lost=self._lost)
+        self._read_end()
 
     @property
     def time(self) -> int:
         """The vault's time at its last entry. No decision may use an earlier one."""
-        return self._time
+        return self._read_end().time
 
     def head(self) -> tuple[int, bytes]:
-        """Return size and root: all that is durable."""
-        tree = self._tree
+        """Return size and root: all that is durable, or will be when the group around ends."""
+        tree = self._read_end().tree
         return tree.size, tree.root()
 
     def commit(
@@ -113,10 +100,11 @@ class Log:
             MalformedError: A draft does not fit `LogEntry`. Nothing was written.
         """
         with self._lock:
-            if at not in {None, self._tree.size}:
-                raise ConflictError(f"the log is at {self._tree.size}, expected {at}")
-            tree, time = self._tree, max(now, self._time)
-            ends = {_trail(draft.key): self._end(_trail(draft.key)) for draft in drafts}
+            known = self._read_end()
+            if at not in {None, known.tree.size}:
+                raise ConflictError(f"the log is at {known.tree.size}, expected {at}")
+            tree, time = known.tree, max(now, known.time)
+            ends = {trail: self._end(trail) for trail in (_trail(d.key) for d in drafts)}
             logged, appends = list[Logged](), list[Append]()
             for draft in drafts:
                 trail = _trail(draft.key)
@@ -130,16 +118,19 @@ class Log:
                     time=time,
                 )
                 one = _read(self._rng(SALT_SIZE) + encode(entry))
-                nodes = b"".join(tree.completed(one.leaf))
-                appends.append(Append(tree.size, trail, end.count, one.salt + one.raw, nodes))
+                nodes = tree.completed(one.leaf)
+                appends.append(
+                    Append(tree.size, trail, end.count, one.salt + one.raw, b"".join(nodes))
+                )
                 ends[trail] = _follow((one,), end, draft.key), version
                 tree = tree.append(one.leaf)
                 logged.append(one)
             state = LogState(frontier=tree.to_record(), time=time)
-            puts = [Put(trail, encode(end), version) for trail, (end, version) in ends.items()]
-            puts.append(Put(STATE, encode(state), self._version))
-            self._store.commit(Batch((*changes, *puts), tuple(appends)))
-            self._tree, self._time, self._version = tree, time, (self._version or 0) + 1
+            puts = (Put(trail, encode(end), version) for trail, (end, version) in ends.items())
+            self._store.commit(Batch((*changes, *puts), tuple(appends), log=state))
+            known.tree, known.time = tree, time
+            for trail, (end, version) in ends.items():
+                known.remember(trail, end, (version or 0) + 1)
             return tuple(one.entry for one in logged)
 
     def deny(self, draft: Draft, *, now: int) -> LogEntry | None:
@@ -148,8 +139,9 @@ class Log:
         Unborn keys must be denied under ``key=None``, or a caller could invent trails. The
         counts are in memory until `settle`: a crash loses those of its minute.
         """
-        with self._lock:
+        with self._lock, self._store.group():
             self.settle(now=now)
+            self._counting()
             count = self._denied.get(draft.key, 0) + 1
             entry = self.commit(draft, now=now)[0] if count <= MAX_DENIALS else None
             self._denied[draft.key] = count
@@ -160,7 +152,7 @@ class Log:
 
         To be called every minute, and with ``stopping`` before the vault ends.
         """
-        with self._lock:
+        with self._lock, self._store.group():
             if now // MINUTE <= self._minute and not stopping:
                 return
             drafts = [
@@ -170,6 +162,7 @@ class Log:
             ]
             if drafts:
                 self.commit(*drafts, now=now)
+            self._counting()
             self._minute, self._denied = now // MINUTE, {}
 
     def entries(self, start: int, stop: int) -> tuple[Logged, ...]:
@@ -186,10 +179,14 @@ class Log:
                 the tree.
         """
         with self._lock:
-            self._end(_trail(key))
+            end, _ = self._end(_trail(key))
             logged = tuple(map(_read, self._store.trail(_trail(key), since, limit)))
             before = logged[0].entry.key_prev if logged and since else None
-            _follow(logged, TrailEnd(count=since, last=before), key)
+            read = _follow(logged, TrailEnd(count=since, last=before), key)
+            if len(logged) != max(min(limit, end.count - since), 0):
+                raise quarantined(f"{len(logged)} entries of a key's log are there, not all")
+            if logged and read.count == end.count and read != end:
+                raise quarantined("a key's last log entry is not the one that its record names")
             if logged:  # The chain leads back from here, so this places them all.
                 self._place(logged[-1])
             return logged
@@ -202,6 +199,8 @@ class Log:
             ValueError: There is no such entry: the caller is wrong.
         """
         with self._lock:
+            if not 0 <= index < self._read_end().tree.size:
+                raise ValueError(f"there is no log entry {index}")
             return self._place(self.entries(index, index + 1)[0])
 
     def proofs(self, logged: Sequence[Logged], size: int) -> tuple[tuple[bytes, ...], ...]:
@@ -223,8 +222,10 @@ class Log:
             last = None
             while low < high:
                 middle = (low + high) // 2
-                one = _read(self._store.trail(trail, middle, 1)[0])
-                if one.entry.index < size:
+                found = self._store.trail(trail, middle, 1)
+                if not found:
+                    raise quarantined("an entry of a key's log is missing")
+                if (one := _read(found[0])).entry.index < size:
                     low, last = middle + 1, one
                 else:
                     high = middle
@@ -255,6 +256,73 @@ class Log:
                 raise quarantined(f"the log of {size} did not grow out of that of {old}") from e
             return before, after, proof
 
+    def verify(self) -> None:
+        """Read every entry again: tree and every key's chain.
+
+        Raises:
+            VerificationError: The log is not what this vault wrote.
+        """
+        with self._lock:
+            tree, ends = Frontier(), dict[str | None, TrailEnd]()
+            size = self._read_end().tree.size
+            while tree.size < size:
+                for one in self.entries(tree.size, min(tree.size + MAX_LOG_PAGE, size)):
+                    key = one.entry.key
+                    ends[key] = _follow((one,), ends.get(key, TrailEnd()), key)
+                    tree = tree.append(one.leaf)
+            kept = all(self._end(_trail(key), anew=True)[0] == end for key, end in ends.items())
+            if tree != self._read_end().tree or not kept:
+                raise quarantined("the log's entries do not give its root")
+
+    # --- what is remembered of the store ------------------------------------------------------
+
+    def _read_end(self) -> _Known:
+        """Return where the log ends; read it if nothing is known, or nothing is any more."""
+        if self._known is None:
+            state, known = self._store.log_state(), _Known()
+            if state is not None:
+                known.tree, known.time = Frontier.from_record(state.frontier), state.time
+            size = self._store.size()
+            if size != known.tree.size:
+                raise quarantined(f"{size} log entries, the log ended at {known.tree.size}")
+            self._known = known
+            if size:
+                try:
+                    self.proof(size - 1)
+                except BaseException:
+                    self._known = None
+                    raise
+        return self._known
+
+    def _end(self, trail: str, *, anew: bool = False) -> tuple[TrailEnd, int | None]:
+        """Return where a trail ends, and its record's version; the last entry must agree."""
+        known = self._read_end()
+        if not anew and (found := known.ends.get(trail)):
+            return found
+        stored = self._store.get(trail)
+        end = decode(stored.value, TrailEnd) if stored else TrailEnd()
+        last = self._store.trail(trail, max(end.count - 1, 0), 2)
+        if [_hash(value) for value in last] != ([end.last] if end.count else []):
+            raise quarantined("a key's last log entry is not the one that its record names")
+        if stored:
+            known.remember(trail, end, stored.version)
+        return end, stored.version if stored else None
+
+    def _counting(self) -> None:
+        """Keep the counts of denials as they are durable, until what changes them is as well."""
+        if self._settled is None:
+            self._settled = self._minute, dict(self._denied)
+
+    def _kept(self) -> None:
+        self._settled = None
+
+    def _lost(self) -> None:
+        self._known = None
+        if self._settled is not None:
+            (self._minute, self._denied), self._settled = self._settled, None
+
+    # --- the tree -------------------------------------------------------------------------------
+
     def _root(self, size: int) -> bytes:
         """Return the root that the log had at a size: of nodes that are *not* authenticated."""
         hashes, start = list[bytes](), 0
@@ -268,31 +336,6 @@ class Log:
         nodes = self._store.nodes((position + 1 << level) - 1)
         return nodes[level * HASH_SIZE : (level + 1) * HASH_SIZE]
 
-    def verify(self) -> None:
-        """Read every entry again: tree and every key's chain.
-
-        Raises:
-            VerificationError: The log is not what this vault wrote.
-        """
-        with self._lock:
-            tree, ends = Frontier(), dict[str | None, TrailEnd]()
-            while tree.size < self._tree.size:
-                for one in self.entries(tree.size, min(tree.size + MAX_LOG_PAGE, self._tree.size)):
-                    key = one.entry.key
-                    ends[key] = _follow((one,), ends.get(key, TrailEnd()), key)
-                    tree = tree.append(one.leaf)
-            if tree != self._tree or any(self._end(_trail(k))[0] != end for k, end in ends.items()):
-                raise quarantined("the log's entries do not give its root")
-
-    def _end(self, trail: str) -> tuple[TrailEnd, int | None]:
-        """Return where a trail ends, and its record's version; the last entry must agree."""
-        stored = self._store.get(trail)
-        end = decode(stored.value, TrailEnd) if stored else TrailEnd()
-        last = self._store.trail(trail, max(end.count - 1, 0), 2)
-        if [_hash(value) for value in last] != ([end.last] if end.count else []):
-            raise quarantined("a key's last log entry is not the one that its record names")
-        return end, stored.version if stored else None
-
     def _place(
         self, one: Logged, size: int | None = None, root: bytes | None = None
     ) -> tuple[bytes, ...]:
@@ -305,6 +348,21 @@ class Log:
         except VerificationError as e:
             raise quarantined(f"log entry {one.entry.index} is not in the log's tree") from e
         return proof
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of the log; void with the store's own memory."""
+
+    tree: Frontier = field(default_factory=Frontier)
+    time: int = 0
+    ends: dict[str, tuple[TrailEnd, int]] = field(default_factory=dict)
+
+    def remember(self, trail: str, end: TrailEnd, version: int) -> None:
+        """Remember where a trail ends; the first remembered is forgotten for it."""
+        self.ends[trail] = end, version
+        if len(self.ends) > ENDS:
+            del self.ends[next(iter(self.ends))]
 
 
 def _trail(key: str | None) -> str:

@@ -36,7 +36,8 @@ class Seal:
         derived = HKDF(SHA256(), 2 * KEY_SIZE, salt=None, info=info).derive(key)
         self._aead = AESGCM(derived[:KEY_SIZE])
         self._tag_key = derived[KEY_SIZE:]
-        self._key, self._vault, self._rng = key, vault, rng
+        self._key, self._rng = key, rng
+        self.vault = vault
 
     def bound(self, vault: str) -> Seal:
         """Return the seal of the same TEE for ``vault``."""
@@ -74,4 +75,4 @@ class Seal:
 
     def _place(self, tag: bytes, version: int) -> bytes:
         # Only the last field may hold a zero byte, so no two places are written alike.
-        return b"%b%b\0%d\0%b" % (SEAL_LABEL, self._vault.encode(), version, tag)
+        return b"%b%b\0%d\0%b" % (SEAL_LABEL, self.vault.encode(), version, tag)

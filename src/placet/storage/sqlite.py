@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, one process, one writer (spec/06, section 1)."""
+"""The embedded backend: one SQLite file, one process, one writer (spec/06, section 1)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from placet.errors import ConflictError, UnavailableError
+from placet.storage.backend import SCHEMA, Change, Changes, Row
+from placet.storage.migration import migrate
 from placet.storage.sealed import Seal
-from placet.storage.store import Append, Batch, Delete, Put, Stored, quarantined
+from placet.storage.sealed_store import SealedStore
+from placet.storage.store import quarantined
 
-VERSION = 1
-SCHEMA = """\
+TABLES = """\
 CREATE TABLE records
   (tag BLOB PRIMARY KEY, kind TEXT NOT NULL, version INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT;
 CREATE INDEX records_by_kind ON records (kind);
@@ -24,145 +26,130 @@ CREATE TABLE entries
    sealed BLOB NOT NULL) STRICT;
 CREATE UNIQUE INDEX entries_by_trail ON entries (trail, seq);
 """
+TREE = "CREATE TABLE tree (path TEXT PRIMARY KEY, node BLOB NOT NULL) STRICT, WITHOUT ROWID;\n"
+SCHEMAS = {1: TABLES, SCHEMA: TABLES + TREE}
+UPGRADE = f"{TREE} PRAGMA user_version={SCHEMA};"
+"""What makes the tables of the newest schema out of those of schema 1."""
+
 # Exclusive: the index of the write-ahead log stays in memory, out of others' reach. When it
 # is folded into the file is ours to say (see `commit`).
 OPENING = """PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
 PRAGMA wal_autocheckpoint=0;"""
 CHECKPOINT_EVERY = 1000
 
-_RECORD = "SELECT CAST(tag AS BLOB), CAST(version AS INTEGER), sealed FROM records"
-_INSERT = "INSERT INTO records VALUES (?1, ?2, ?3, ?4)"
-_UPDATE = (
-    "UPDATE records SET kind = ?2, version = ?3, sealed = ?4 WHERE tag = ?1 AND version = ?3 - 1"
+# Casts, since the host may write cells of any type.
+_RECORD = (
+    "SELECT CAST(tag AS BLOB), IFNULL(CAST(version AS INTEGER), 0),"
+    " IFNULL(CAST(sealed AS BLOB), x'') FROM records"
 )
+_INSERT = "INSERT INTO records VALUES (?1, ?2, ?3, ?4)"
+_UPDATE = "UPDATE records SET version = ?2, sealed = ?3 WHERE tag = ?1 AND version = ?4"
 _DELETE = "DELETE FROM records WHERE tag = ? AND version = ?"
-_ENTRY = "SELECT number, sealed FROM entries"
+_ENTRIES = "SELECT number, sealed FROM entries WHERE number >= ? AND number < ? ORDER BY number"
+_TRAIL = "SELECT number, sealed FROM entries WHERE trail = ? AND seq >= ? ORDER BY seq LIMIT ?"
+_APPEND = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
+_TREE = "INSERT OR REPLACE INTO tree VALUES (?, ?)"
 
 
-class SqliteStore:
-    """A `Store` in the file ``path``; it may be used by several threads.
+class SqliteBackend:
+    """Rows in the file ``path``; they may be used by several threads.
 
     Args:
         path: Created if it is missing.
-        seal: What seals the records; see `bind`.
-
-    Raises:
-        UnavailableError: Another process has it open, or the disk does not let us.
-        VerificationError: It is no store of this kind.
     """
 
-    def __init__(self, path: Path, seal: Seal) -> None:
-        self._seal, self._lock, self._commits = seal, threading.RLock(), 0
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock, self._commits = path, threading.RLock(), 0
         self._broken: Exception | None = None
-        with ExitStack() as stack, self._translated():
-            guard = stack.enter_context(Path(f"{path}.lock").open("ab"))
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db = stack.enter_context(closing(connection))
-            self._open()
-            self._files = stack.pop_all()
+        self._db: sqlite3.Connection | None = None
+        self._schema = 0
+        self._files = ExitStack()
 
-    def _open(self) -> None:
-        self._db.executescript(OPENING)
-        ((version,),) = self._read("PRAGMA user_version")
-        if version == 0:
-            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
-        elif version != VERSION:
-            raise UnavailableError(f"the store has schema {version}, this release reads {VERSION}")
-        # A trigger or view in the file would be somebody else's code in our writes.
-        found = self._read("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rootpage")
-        if "".join(f"{sql};\n" for (sql,) in found) != SCHEMA:
-            raise quarantined("the store's tables are not the ones that this release makes")
+    def open(self) -> int:
+        """Open the file, or make it; return its schema. What is open stays open."""
+        with self._lock:
+            if self._db is None:
+                with ExitStack() as stack, self._translated():
+                    guard = stack.enter_context(Path(f"{self._path}.lock").open("ab"))
+                    fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                    stack.enter_context(closing(db))
+                    self._schema = _prepared(db)
+                    self._db, self._files = db, stack.pop_all()
+            return self._schema
 
-    def bind(self, vault: str) -> None:
-        """Bind whatever is read or written from now on to this vault id."""
-        self._seal = self._seal.bound(vault)
-
-    def get(self, name: str) -> Stored | None:
-        """Return the record, if there is one."""
-        tag = self._seal.tag(name)
+    def record(self, tag: bytes) -> Row | None:
+        """Return the record of that tag."""
         rows = self._read(f"{_RECORD} WHERE tag = ?", tag)
-        return Stored(rows[0][1], self._seal.open(*rows[0])[1]) if rows else None
+        return Row(*rows[0]) if rows else None
 
-    def names(self, kind: str) -> tuple[str, ...]:
-        """Return the names of all records of a kind."""
-        rows = self._read(f"{_RECORD} WHERE kind = ?", kind)
-        names = tuple(self._seal.open(*row)[0] for row in rows)
-        if any(_kind(name) != kind for name in names):
-            raise quarantined(f"a record of another kind is listed as {kind}")
-        return names
+    def records(self, kind: str | None = None) -> Iterator[Row]:
+        """Yield all records, or all of a kind."""
+        rows = self._read(f"{_RECORD} WHERE kind = ?", kind) if kind else self._read(_RECORD)
+        yield from (Row(*row) for row in rows)
+
+    def empty(self) -> bool:
+        """Return whether there is not a single row."""
+        sql = "SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM entries)"
+        return not self._read(sql)[0][0]
+
+    def node(self, path: str) -> bytes | None:
+        """Return the node of the state tree at a path."""
+        rows = self._read("SELECT CAST(node AS BLOB) FROM tree WHERE path = ?", path)
+        return rows[0][0] if rows else None
 
     def size(self) -> int:
         """Return the number after that of the last entry."""
         return int(self._read("SELECT IFNULL(MAX(number) + 1, 0) FROM entries")[0][0])
 
-    def entries(self, start: int, stop: int) -> tuple[bytes, ...]:
-        """Return the entries from ``start`` up to ``stop``."""
-        found = self._entries("number >= ? AND number < ? ORDER BY number", start, stop)
-        if len(found) != max(stop - start, 0):
-            raise quarantined(f"{len(found)} of the log entries {start} to {stop - 1} are there")
-        return found
+    def entries(self, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Return numbers and sealed entries from ``start`` up to ``stop``, in order."""
+        return self._read(_ENTRIES, start, stop)
 
-    def trail(self, trail: str, since: int, limit: int) -> tuple[bytes, ...]:
-        """Return up to ``limit`` entries of a trail from ``since`` on."""
-        where = "trail = ? AND seq >= ? ORDER BY seq LIMIT ?"
-        return self._entries(where, self._seal.tag(trail), since, limit)
+    def trail(self, trail: bytes, since: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return up to ``limit`` numbers and sealed entries of a trail, from ``since`` on."""
+        return self._read(_TRAIL, trail, since, limit)
 
-    def nodes(self, index: int) -> bytes:
-        """Return the nodes that entry ``index`` completed."""
-        rows = self._read("SELECT CAST(nodes AS BLOB) FROM entries WHERE number = ?", index)
+    def nodes(self, number: int) -> bytes:
+        """Return the log tree's nodes beside an entry; nothing if it is not there."""
+        rows = self._read("SELECT CAST(nodes AS BLOB) FROM entries WHERE number = ?", number)
         return bytes(rows[0][0] or b"") if rows else b""
 
-    def commit(self, batch: Batch) -> None:
-        """Write all of ``batch``; it is durable on return."""
+    def commit(self, changes: Changes, *, migrate: bool = False) -> None:
+        """Write all of it in one transaction; it is durable on return."""
         with self._lock, self._translated():
             if self._broken:
                 raise UnavailableError(f"the store failed: {self._broken}", "Mend it, restart.")
+            db = self._opened()
             # Here, and not by SQLite after a commit, where a failing fsync goes unreported.
             self._commits += 1
             if self._commits % CHECKPOINT_EVERY == 0:
-                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            self._db.execute("BEGIN IMMEDIATE")
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            db.execute("BEGIN IMMEDIATE")
             try:
-                for change in batch.changes:
-                    self._change(change)
-                for entry in batch.entries:
-                    self._append(entry)
-                self._db.execute("COMMIT")
+                if migrate:
+                    for statement in UPGRADE.split(";"):
+                        db.execute(statement)
+                _write(db, changes)
+                db.execute("COMMIT")
             finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Let go of the files."""
         with self._lock:
             self._files.close()
 
-    def _change(self, change: Put | Delete) -> None:
-        tag, kind, old = self._seal.tag(change.name), _kind(change.name), change.expected
-        if isinstance(change, Put):
-            version = (old or 0) + 1
-            sealed = self._seal.seal(change.name, version, change.value)
-            sql = _INSERT if old is None else _UPDATE
-            done = self._db.execute(sql, (tag, kind, version, sealed))
-        else:
-            done = self._db.execute(_DELETE, (tag, old))
-        if done.rowcount != 1:
-            raise ConflictError(f"a {kind} record is not at version {old} any more")
-
-    def _append(self, entry: Append) -> None:
-        sealed = self._seal.seal(f"log/{entry.index}", 1, entry.value)
-        row = (entry.index, self._seal.tag(entry.trail), entry.seq, entry.nodes, sealed)
-        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
-
-    def _entries(self, where: str, *arguments: object) -> tuple[bytes, ...]:
-        tag, rows = self._seal.tag, self._read(f"{_ENTRY} WHERE {where}", *arguments)
-        return tuple(self._seal.open(tag(f"log/{n}"), 1, sealed)[1] for n, sealed in rows)
+    def _opened(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise UnavailableError("the store is not open")
+        return self._db
 
     def _read(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
         # Under the lock: on one connection, a reader would see what is not durable yet.
         with self._lock, self._translated():
-            return self._db.execute(sql, arguments).fetchall()
+            return self._opened().execute(sql, arguments).fetchall()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -181,5 +168,59 @@ class SqliteStore:
             raise quarantined(f"the store's file is damaged: {e}") from e
 
 
-def _kind(name: str) -> str:
-    return name.partition("/")[0]
+class SqliteStore(SealedStore):
+    """A `Store` in the file ``path``.
+
+    Args:
+        path: Created if it is missing.
+        seal: What seals the records; see `SealedStore`.
+
+    Raises:
+        UnavailableError: Another process has it open, or the disk does not let us.
+        VerificationError: It is no store of this kind, or was changed.
+    """
+
+    def __init__(self, path: Path, seal: Seal) -> None:
+        super().__init__(SqliteBackend(path), seal, upgrade=migrate)
+
+
+def _prepared(db: sqlite3.Connection) -> int:
+    """Make the tables if there are none; return the schema of those that are there."""
+    db.executescript(OPENING)
+    ((schema,),) = db.execute("PRAGMA user_version").fetchall()
+    if schema == 0:
+        db.executescript(f"BEGIN; {SCHEMAS[SCHEMA]} PRAGMA user_version={SCHEMA}; COMMIT;")
+        schema = SCHEMA
+    elif schema not in SCHEMAS:
+        raise UnavailableError(f"the store has schema {schema}, this release reads {SCHEMA}")
+    # A trigger or view in the file would be somebody else's code in our writes.
+    found = db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+    if sorted(f"{sql};" for (sql,) in found) != _statements(SCHEMAS[schema]):
+        raise quarantined("the store's tables are not the ones that this release makes")
+    return int(schema)
+
+
+def _statements(sql: str) -> list[str]:
+    return sorted(f"{one};" for one in sql.split(";\n") if one)
+
+
+def _write(db: sqlite3.Connection, changes: Changes) -> None:
+    for change in changes.records:
+        _change(db, change)
+    for e in changes.entries:
+        db.execute(_APPEND, (e.number, e.trail, e.seq, e.nodes, e.sealed))
+    for node in changes.tree.items():
+        db.execute(_TREE, node)
+
+
+def _change(db: sqlite3.Connection, change: Change) -> None:
+    row = change.row
+    if row is None:
+        done = db.execute(_DELETE, (change.tag, change.expected))
+    elif change.expected is None:
+        done = db.execute(_INSERT, (change.tag, change.kind, row.version, row.sealed))
+    else:
+        values = (change.tag, row.version, row.sealed, change.expected)
+        done = db.execute(_UPDATE, values)
+    if done.rowcount != 1:
+        raise ConflictError(f"a {change.kind} record is not at version {change.expected} any more")

@@ -37,13 +37,11 @@ class Circles:
     """
 
     def __init__(self, own: str, store: Store) -> None:
-        self._own, self._records = own, set[str]()
+        self._own, self._store, self._records = own, store, set[str]()
         self.all = dict[Circle, None]()
         self.peers = dict[str, Peer]()
-        for name in store.names("circle"):
-            stored = store.get(name)
-            if stored is not None:
-                self._add(name, decode(stored.value, CircleRecord).vault_set)
+        self._read()
+        store.watch(kept=lambda: None, lost=self._forget)
 
     def puts(self, vault_set: VaultSet) -> tuple[Put, ...]:
         """Return the record of a vault set that is new here.
@@ -51,6 +49,8 @@ class Circles:
         Raises:
             RateLimitedError: There are too many different ones.
         """
+        if self._forgot:
+            self._read()
         name = _name(vault_set)
         if name in self._records:
             return ()
@@ -69,6 +69,17 @@ class Circles:
             return False
         self._add(name, vault_set)
         return True
+
+    def _read(self) -> None:
+        self._forgot = False
+        for name in self._store.names("circle"):
+            stored = self._store.get(name)
+            if stored is not None:
+                self._add(name, decode(stored.value, CircleRecord).vault_set)
+
+    def _forget(self) -> None:
+        # Which of them are durable; that a set is known too many only makes this vault stricter.
+        self._records, self._forgot = set(), True
 
     def _add(self, name: str, vault_set: VaultSet) -> None:
         self._records.add(name)

@@ -29,10 +29,10 @@ class MarkedVerifier:
 
     def __init__(self, store: Store, folder: CollateralFolder) -> None:
         self._store, self._folder = store, folder
-        stored = store.get(RECORD)
-        self._version = stored.version if stored else None
-        self._marks = decode(stored.value, Marks) if stored else Marks()
         self._known: set[tuple[bytes, str, bool]] = set()
+        self._marks: tuple[int | None, Marks] | None = None
+        self._read()
+        store.watch(kept=lambda: None, lost=self._forget)
 
     def __call__(
         self, evidence: Evidence, *, trust: Sequence[TrustAnchor], now: int, grace: int = 0
@@ -49,11 +49,20 @@ class MarkedVerifier:
         document = hashlib.sha256(collateral.encode()).digest(), anchor, chosen
         if document in self._known:
             return
+        version, marks = self._marks or self._read()
         members = read_object(unb64(collateral))
-        risen = check(self._marks, members, anchor=anchor, chosen=chosen)
-        if risen != self._marks:
-            self._store.commit(Batch((Put(RECORD, encode(risen), self._version),)))
-            self._version = (self._version or 0) + 1
-            self._marks, self._known = risen, set()
+        risen = check(marks, members, anchor=anchor, chosen=chosen)
+        if risen != marks:
+            self._store.commit(Batch((Put(RECORD, encode(risen), version),)))
+            self._marks, self._known = ((version or 0) + 1, risen), set()
         if len(self._known) < MAX_KNOWN:
             self._known.add(document)
+
+    def _read(self) -> tuple[int | None, Marks]:
+        stored = self._store.get(RECORD)
+        marks = decode(stored.value, Marks) if stored else Marks()
+        self._marks = stored.version if stored else None, marks
+        return self._marks
+
+    def _forget(self) -> None:
+        self._marks, self._known = None, set()

@@ -57,12 +57,14 @@ def _taken(item: CourierItem, k: int) -> TakenStatement:
 class Keys:
     """Look keys up; the newest `CACHED` stay in memory.
 
-    The store is the truth: `put` is told only what a commit made durable.
+    The store is the truth: `put` is told what was committed, and all is forgotten when that
+    did not become durable.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._cache: OrderedDict[str, KeyState] = OrderedDict()
+        store.watch(kept=lambda: None, lost=self._cache.clear)
 
     def get(self, key: str) -> KeyState:
         """Return a key's state.
@@ -85,7 +87,7 @@ class Keys:
         return state
 
     def put(self, key: str, state: KeyState) -> None:
-        """Remember what is durable now."""
+        """Remember what was committed."""
         self._cache[key] = state
         self._cache.move_to_end(key)
         if len(self._cache) > CACHED:

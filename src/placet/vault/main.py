@@ -132,7 +132,6 @@ def open_vault(
     about = producer.describe()
     config = _config(about)
     identity = _identity(store, about)
-    store.bind(identity.id)
     journal = Log(store, boot=identity.boot, rng=os.urandom)
     clock = clock_of(lambda: max(journal.time, host_time))
 
@@ -285,9 +284,11 @@ def _identity(store: Store, about: Description) -> VaultIdentity:
         key = Ed25519PrivateKey.from_private_bytes(unb64(record.private_key))
         boots = record.boots
     identity = VaultIdentity(key=key, boot=about.boot, boots=boots + 1)
+    # Only now the record is known to be the newest one under the vault's root.
+    store.bind(identity.id, boots=boots)
     record = IdentityRecord(
         private_key=b64(key.private_bytes_raw()), boots=identity.boots, boot=identity.boot
     )
-    version = stored.version if stored else None
-    store.commit(Batch((Put(IDENTITY, encode(record), version),)))
+    put = Put(IDENTITY, encode(record), stored.version if stored else None)
+    store.commit(Batch((put,), boots=identity.boots))
     return identity

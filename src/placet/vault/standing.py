@@ -87,7 +87,8 @@ class Standing:
         self._public = key.public_key().public_bytes_raw()
         self.id = vault_id(self._public)
         self._store, self._log, self._clock, self._rng = store, log, clock, rng
-        self._begin, self._began = begin, False
+        self._begin, self._began, self._begun = begin, False, False
+        store.watch(kept=self._kept, lost=self._void)
         self._circles = Circles(self.id, store)
         self._stood = set[Circle]()
         self._answers = dict[str, _Answer]()
@@ -330,6 +331,12 @@ class Standing:
         if not self._began:
             self._begin()
             self._began = True
+
+    def _kept(self) -> None:
+        self._begun = self._began
+
+    def _void(self) -> None:
+        self._began = self._begun  # its entry is in the log, or is written again
 
     def _try_to_begin(self) -> None:
         try:

@@ -67,7 +67,6 @@ class VaultCore:
         self._store, self._log = store, log
         self._clock, self._standing = clock, standing
         self._keys = Keys(store)
-        self._born = len(store.names("key"))
         self._news = NewsRing(log, self._shown)
         self._witnessing = Witnessing(
             store, identity.key, clock.now, standing.knows, self._news.since
@@ -81,11 +80,11 @@ class VaultCore:
     @property
     def born(self) -> int:
         """Return how many keys were born here."""
-        return self._born
+        return self._store.count("key")
 
     def find_circles(self) -> None:
         """Learn the vault sets of keys that an earlier release stored without them; once."""
-        if not self._born or not self._standing.knows_nobody():
+        if not self.born or not self._standing.knows_nobody():
             return
         for name in self._store.names("key"):
             vault_set = self._keys.get(name.removeprefix("key/")).policy.vault_set

@@ -259,8 +259,8 @@ class Taking(Staging):
         # The entry's time is the very one that was decided by: an auditor decides again.
         at = self._log.head()[0]
         old = state.record if state else KeyRecord(charter=())
-        if state is None and self._born >= self._settings.max_keys:
-            raise RateLimitedError(f"this vault keeps {self._born} keys and takes no more")
+        if state is None and self.born >= self._settings.max_keys:
+            raise RateLimitedError(f"this vault keeps {self.born} keys and takes no more")
         changes = [
             *puts,
             *self._stager_puts(policy),
@@ -287,7 +287,6 @@ class Taking(Staging):
         version = state.version if state else None
         changes.append(Put(record_name(policy.key), encode(record), version))
         self._log.commit(*drafts, now=now, changes=tuple(changes), at=at)
-        self._born += state is None
         stored = KeyState((version or 0) + 1, record, policy)
         self._keys.put(policy.key, stored)
         self._news.add(at, policy.key)

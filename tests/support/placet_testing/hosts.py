@@ -136,7 +136,9 @@ class Machine:
     def disk(self, to: Path) -> Path:
         """Copy the disk away."""
         was = self.running
-        self.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall() if was else None
+        self.store._backend._db.execute(
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        ).fetchall() if was else None
         to.mkdir(parents=True, exist_ok=True)
         for file in self.folder.glob(f"{self.path.name}*"):
             shutil.copy(file, to / file.name)

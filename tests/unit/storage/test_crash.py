@@ -151,7 +151,7 @@ def test_write_ahead_log_of_another_time_gives_no_mixed_state(tmp_path):
         log.commit(Draft(kind="taken", key=KEY, detail={"n": number}), now=2)
         heads.append(log.head())
         if number == 60:
-            store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            store._backend._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if number % 10 == 0:
             wals.append((tmp_path / "vault.db-wal").read_bytes())
     store.close()

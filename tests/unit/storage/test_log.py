@@ -140,10 +140,10 @@ def test_records_and_entries_are_one_commit(log, store):
     head = log.head()
     with pytest.raises(ConflictError):
         log.commit(Draft(kind="taken", key=KEY), now=2, changes=(Put("key/1", b"v2"),))
-    store._db.execute("PRAGMA query_only=ON")
+    store._backend._db.execute("PRAGMA query_only=ON")
     with pytest.raises(UnavailableError):
         log.commit(Draft(kind="taken", key=KEY), now=2, changes=(Put("key/1", b"v2", 1),))
-    store._db.execute("PRAGMA query_only=OFF")
+    store._backend._db.execute("PRAGMA query_only=OFF")
     assert (log.head(), store.size(), store.get("key/1")) == (head, 1, Stored(1, b"v1"))
 
     (entry,) = log.commit(Draft(kind="taken", key=KEY), now=2, changes=(Put("key/1", b"v2", 1),))
@@ -351,10 +351,10 @@ def test_denial_that_cannot_be_written_is_not_forgotten(log, store):
     """The answer is an error, and the counts stay."""
     for _ in range(MAX_DENIALS + 5):
         log.deny(Draft(kind="denied", key=KEY), now=60)
-    store._db.execute("PRAGMA query_only=ON")
+    store._backend._db.execute("PRAGMA query_only=ON")
     with pytest.raises(UnavailableError):
         log.deny(Draft(kind="denied", key=KEY), now=120)
-    store._db.execute("PRAGMA query_only=OFF")
+    store._backend._db.execute("PRAGMA query_only=OFF")
     log.settle(now=120)
     assert denials(log, KEY) == (MAX_DENIALS + 1, MAX_DENIALS + 5)
 

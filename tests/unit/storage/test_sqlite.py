@@ -38,16 +38,45 @@ def test_records_are_read_back_after_a_restart(files):
         assert store.get("key/b") is None
         assert (store.size(), store.entries(0, 1)) == (1, (b"entry",))
         assert store.trail("trail/k", 0, 9) == (b"entry",)
-        assert store.nodes(0) == b"n" * 32
-        assert store.nodes(1) == b""
+        assert (store.nodes(0), store.nodes(1)) == (b"n" * 32, b"")
 
 
-def test_names_are_listed_by_kind(store):
-    """Those of one kind, whole."""
-    for name in ("key/a", "key/b", "keys/c", "pending/d"):
-        put(store, name, b"x")
-    assert sorted(store.names("key")) == ["key/a", "key/b"]
-    assert store.names("none") == ()
+def test_records_are_counted_and_listed_by_kind(files):
+    """Those that are there, over restarts."""
+    with closing(files.store()) as store:
+        for name in ("key/a", "key/b", "keys/c", "pending/d"):
+            put(store, name, b"x")
+        put(store, "key/a", b"y", 1)
+        store.commit(Batch((Delete("pending/d", 1), Put("key/c", b"x"), Delete("key/c", 1))))
+    with closing(files.store()) as store:
+        assert [store.count(kind) for kind in ("key", "keys", "pending", "none")] == [2, 1, 0, 0]
+        assert store.names("key") == ("key/a", "key/b")
+        assert store.names("pending") == store.names("none") == ()
+        with store.group():
+            store.commit(Batch((Put("key/c", b"x"), Delete("key/a", 2))))
+            assert (store.names("key"), store.count("key")) == (("key/b", "key/c"), 2)
+        assert (store.names("key"), store.count("key")) == (("key/b", "key/c"), 2)
+
+
+LISTED = {
+    "under another kind": "UPDATE records SET kind = 'key'",
+    "not at all": "UPDATE records SET kind = 'other' WHERE kind = 'key'",
+    "and gone": "DELETE FROM records WHERE kind = 'key'",
+    "and torn": "UPDATE records SET sealed = x'00' WHERE kind = 'key'",
+}
+
+
+@pytest.mark.req("R2.2")
+@pytest.mark.parametrize("sql", LISTED.values(), ids=LISTED.keys())
+def test_list_of_a_kind_is_whole_or_refused(files, sql):
+    """A pending stage must not be taken for a key, nor a key be left out."""
+    with closing(files.store()) as store:
+        for name in ("key/a", "key/b", "pending/c"):
+            put(store, name, b"1")
+    with files.hand() as db:
+        db.execute(sql + (" AND rowid = 2" if "WHERE" in sql else " WHERE rowid = 4"))
+    with closing(files.store()) as store, pytest.raises(VerificationError):
+        store.names("key")
 
 
 LOST_RACES = {
@@ -68,21 +97,25 @@ def test_lost_race_changes_nothing(store, change):
     with pytest.raises(ConflictError):
         store.commit(Batch((Put("key/new", b"x"), change, Put("key/later", b"x")), (ENTRY,)))
     assert store.get("key/a") == Stored(2, b"2")
-    assert store.names("key") == ("key/a",)
-    assert store.size() == 0
+    assert (store.get("key/new"), store.get("key/later")) == (None, None)
+    assert (store.count("key"), store.size()) == (1, 0)
 
 
-TAKEN_PLACES = {
-    "same number": Append(0, "trail/j", 0, b"x", b""),
-    "same place in the trail": Append(1, "trail/k", 0, b"x", b""),
-}
-
-
-@pytest.mark.parametrize("entry", TAKEN_PLACES.values(), ids=TAKEN_PLACES.keys())
-def test_entry_is_never_written_over(store, entry):
-    """No two entries with one number, in the log or in a trail; nothing of the batch."""
+@pytest.mark.parametrize("index", [0, 2])
+def test_entry_is_written_at_the_logs_end_or_not_at_all(store, index):
+    """No two entries with one number, and no gap; nothing of the batch."""
     store.commit(Batch((), (ENTRY,)))
+    entry = Append(index, "trail/j", 0, b"x", b"")
     with pytest.raises(ConflictError):
+        store.commit(Batch((Put("key/new", b"x"),), (entry,)))
+    assert (store.size(), store.get("key/new")) == (1, None)
+
+
+def test_two_entries_of_one_place_in_a_trail_are_refused(store):
+    """Whoever writes has read the trail's end: so the rows are not what was read."""
+    store.commit(Batch((), (ENTRY,)))
+    entry = Append(1, "trail/k", 0, b"x", b"")
+    with pytest.raises(VerificationError):
         store.commit(Batch((Put("key/new", b"x"),), (entry,)))
     assert (store.size(), store.get("key/new")) == (1, None)
 
@@ -122,7 +155,7 @@ def test_reader_never_sees_what_is_not_durable_yet(store):
                 assert go_on.wait(10)
             return self.db.execute(sql, *arguments)
 
-    store._db = Slow(store._db)
+    store._backend._db = Slow(store._backend._db)
     writer = threading.Thread(target=put, args=(store, "key/a", b"new", 1))
     reader = threading.Thread(target=lambda: seen.append(store.get("key/a")))
     writer.start()
@@ -151,14 +184,14 @@ def test_disk_shows_no_name_and_no_value(files):
 def test_writes_wait_for_the_disk(store):
     """The settings that make a commit durable, as SQLite reports them."""
     pragmas = ("journal_mode", "synchronous", "locking_mode")
-    found = [store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
+    found = [store._backend._db.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
     assert found == ["wal", 2, "exclusive"]
 
 
 def test_write_ahead_log_is_folded_into_the_file(files, store):
     """Every so many commits, so that it stays bounded."""
     empty = files.path.stat().st_size
-    store._commits = CHECKPOINT_EVERY - 20
+    store._backend._commits = CHECKPOINT_EVERY - 20
     for number in range(20):
         put(store, f"key/{number}", b"x" * 1000)
     assert files.path.stat().st_size > empty + 19_000
@@ -212,8 +245,8 @@ def test_store_of_a_later_release_is_refused(files):
     """Not guessed at, and not quarantined either."""
     files.store().close()
     with files.hand() as db:
-        db.execute("PRAGMA user_version=2")
-    with pytest.raises(UnavailableError, match="schema 2"):
+        db.execute("PRAGMA user_version=3")
+    with pytest.raises(UnavailableError, match="schema 3"):
         files.store()
 
 
@@ -236,7 +269,7 @@ def test_torn_pages_are_refused(files):
         files.path.write_bytes(whole[: page * 4096] + b"\xa5" * 4096 + whole[(page + 1) * 4096 :])
         try:
             with closing(files.store()) as store:
-                assert len(store.names("key")) == 40
+                assert store.count("key") == 40
                 assert all(store.get(f"key/{n}").value == b"x" * 500 for n in range(40))
         except (VerificationError, UnavailableError):
             refused += 1
@@ -254,9 +287,9 @@ def test_cells_of_any_type_are_refused(files, column, cell):
         put(store, "key/a", b"1")
         put(store, "key/b", b"1")
     with loosened(files) as db:
-        db.execute(f"UPDATE records SET {column} = {cell} WHERE rowid = 1")
-    with closing(files.store()) as store, pytest.raises(VerificationError):
-        store.names("key")
+        db.execute(f"UPDATE records SET {column} = {cell} WHERE rowid = 2")
+    with pytest.raises(VerificationError), closing(files.store()) as store:
+        assert [store.get(name) for name in ("key/a", "key/b")]
 
 
 @pytest.mark.parametrize("cell", ["NULL", "1.5", "'text'", "x''"])
@@ -289,37 +322,55 @@ def rewrite(db, tables):
         db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, name))
 
 
-def test_record_listed_under_another_kind_is_refused(files):
-    """A pending stage must not be taken for a key."""
-    with closing(files.store()) as store:
-        put(store, "pending/a", b"1")
-    with files.hand() as db:
-        db.execute("UPDATE records SET kind = 'key'")
-    with closing(files.store()) as store, pytest.raises(VerificationError):
-        store.names("key")
-
-
 def test_store_of_another_vault_is_refused(files):
     """Two vaults of one machine have one sealing key; their files do not mix."""
     with closing(files.store()) as store:
         put(store, "key/a", b"1")
-    with closing(files.store("sha256:other")) as store:
-        assert store.get("key/a") is None
-        with pytest.raises(VerificationError):
-            store.names("key")
+    with pytest.raises(VerificationError):
+        files.store("sha256:other")
 
 
-def test_what_is_written_before_binding_stays_readable_before_binding(files):
-    """The vault's identity is read first; only then is the vault id known."""
+def test_identity_is_read_before_binding_and_checked_by_it(files):
+    """The vault's identity is read first; only then is the vault id known, and the root."""
     with closing(files.store("")) as store:
-        put(store, "identity", b"key")
+        assert store.get("identity/vault") is None
         store.bind("sha256:v")
-        assert store.get("identity") is None
-        put(store, "key/a", b"1")
+        store.commit(Batch((Put("identity/vault", b"key"), Put("key/a", b"1")), boots=1))
     with closing(files.store("")) as store:
-        assert store.get("identity") == Stored(1, b"key")
-        store.bind("sha256:v")
+        assert store.get("identity/vault") == Stored(1, b"key")
+        store.bind("sha256:v", boots=1)
+        assert (store.get("identity/vault"), store.boots) == (Stored(1, b"key"), 1)
         assert store.get("key/a") == Stored(1, b"1")
+        put(store, "identity/vault", b"newer", 1)
+
+
+def test_older_identity_is_refused_by_binding(files):
+    """It opens by itself, and is not under the root; nor is the state of another start."""
+    with closing(files.store("")) as store:
+        store.bind("sha256:v")
+        store.commit(Batch((Put("identity/vault", b"1"),), boots=1))
+    with files.hand() as db:
+        ((older,),) = db.execute("SELECT sealed FROM records WHERE kind = 'identity'")
+    with closing(files.store("")) as store:
+        store.bind("sha256:v", boots=1)
+        store.commit(Batch((Put("identity/vault", b"2", 1),), boots=2))
+    with closing(files.store("")) as store, pytest.raises(VerificationError):
+        store.bind("sha256:v", boots=1)
+    with files.hand() as db:
+        db.execute("UPDATE records SET sealed = ?, version = 1 WHERE kind = 'identity'", (older,))
+    with closing(files.store("")) as store:
+        assert store.get("identity/vault") == Stored(1, b"1")
+        with pytest.raises(VerificationError):
+            store.bind("sha256:v", boots=2)
+
+
+def test_unbound_store_writes_nothing(files):
+    """Nor does it read what needs a vault id."""
+    with closing(files.store("")) as store:
+        with pytest.raises(ValueError, match="not bound"):
+            put(store, "key/a", b"1")
+        with pytest.raises(ValueError, match="not bound"):
+            store.count("key")
 
 
 # --- a failing disk ------------------------------------------------------------------------
@@ -329,15 +380,15 @@ class Broken:
     """A connection that fails at one statement; the rest is SQLite's own."""
 
     def __init__(self, db, at=None, name="SQLITE_IOERR_FSYNC"):
-        self.db, self.at, self.name, self.count = db, at, name, 0
+        self.db, self.at, self.name = db, at, name
 
     def __getattr__(self, name):
         return getattr(self.db, name)
 
     def execute(self, sql, *arguments):
         """Run or fail."""
-        self.count += 1
-        if self.count == self.at:
+        if self.at and sql.startswith(self.at):
+            self.at = None
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorname = self.name
             raise error
@@ -345,18 +396,21 @@ class Broken:
 
 
 BATCH = Batch((Put("key/a", b"new", 1), Put("key/b", b"x")), (ENTRY,))
-STATEMENTS = {"begin": 1, "first record": 2, "second record": 3, "entry": 4, "commit": 5}
+STATEMENTS = ["BEGIN", "UPDATE records", "INSERT INTO records", "INSERT INTO entries"]
+STATEMENTS += ["INSERT OR REPLACE INTO tree", "COMMIT"]
 
 
-@pytest.mark.parametrize("at", STATEMENTS.values(), ids=STATEMENTS.keys())
+@pytest.mark.req("R7.3")
+@pytest.mark.parametrize("at", STATEMENTS)
 @pytest.mark.parametrize("name", ["SQLITE_FULL", "SQLITE_IOERR_FSYNC", "SQLITE_READONLY"])
 def test_failure_at_any_statement_leaves_nothing_half_done(files, at, name):
     """After it, and after a restart; a full disk may recover, a failing one must not."""
     with closing(files.store()) as store:
         put(store, "key/a", b"old")
-        store._db = Broken(store._db, at, name)
+        store._backend._db = broken = Broken(store._backend._db, at, name)
         with pytest.raises(UnavailableError):
             store.commit(BATCH)
+        assert broken.at is None
         assert store.get("key/a") == Stored(1, b"old")
         assert (store.get("key/b"), store.size()) == (None, 0)
         if name == "SQLITE_IOERR_FSYNC":
@@ -370,8 +424,8 @@ def test_failure_at_any_statement_leaves_nothing_half_done(files, at, name):
 
 def test_failing_checkpoint_stops_the_store_before_the_commit(store):
     """SQLite alone would not report it, and a second fsync may lie."""
-    store._commits = CHECKPOINT_EVERY - 1
-    store._db = Broken(store._db, 1)
+    store._backend._commits = CHECKPOINT_EVERY - 1
+    store._backend._db = Broken(store._backend._db, "PRAGMA wal_checkpoint")
     with pytest.raises(UnavailableError):
         put(store, "key/a", b"x")
     with pytest.raises(UnavailableError, match="store failed"):
@@ -382,13 +436,13 @@ def test_failing_checkpoint_stops_the_store_before_the_commit(store):
 def test_full_disk_refuses_and_goes_on_when_there_is_room(store):
     """SQLite's own page limit: half of the batch fits, none of it stays."""
     put(store, "key/a", b"old")
-    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
-    store._db.execute(f"PRAGMA max_page_count={pages + 2}")
+    (pages,) = store._backend._db.execute("PRAGMA page_count").fetchone()
+    store._backend._db.execute(f"PRAGMA max_page_count={pages + 2}")
     big = Batch((Put("key/a", b"new", 1), Put("key/b", b"x" * 100_000)), (ENTRY,))
     with pytest.raises(UnavailableError, match="full"):
         store.commit(big)
     assert (store.get("key/a"), store.get("key/b"), store.size()) == (Stored(1, b"old"), None, 0)
-    store._db.execute("PRAGMA max_page_count=100000")
+    store._backend._db.execute("PRAGMA max_page_count=100000")
     store.commit(big)
     assert store.get("key/a") == Stored(2, b"new")
 
@@ -396,7 +450,7 @@ def test_full_disk_refuses_and_goes_on_when_there_is_room(store):
 def test_read_only_disk_refuses(store):
     """Nothing is written, and reading goes on."""
     put(store, "key/a", b"old")
-    store._db.execute("PRAGMA query_only=ON")
+    store._backend._db.execute("PRAGMA query_only=ON")
     with pytest.raises(UnavailableError, match="readonly"):
         put(store, "key/a", b"new", 1)
     assert store.get("key/a") == Stored(1, b"old")

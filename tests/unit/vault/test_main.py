@@ -65,7 +65,7 @@ def test_a_store_without_its_identity_is_no_fresh_vault(
     """Records are missing: refused, where a fresh identity would have been a doubt for a yes."""
     opened = store()
     open_vault(Tee(vault_config()), opened, NOW)
-    opened._db.execute("DELETE FROM records WHERE kind = 'identity'")
+    opened._backend._db.execute("DELETE FROM records WHERE kind = 'identity'")
     opened.close()
     with pytest.raises(VerificationError, match="identity"):
         open_vault(Tee(vault_config()), store(), NOW)
@@ -155,7 +155,7 @@ def test_only_our_errors_leave(store: Callable[..., SqliteStore]) -> None:
     """A damaged identity record is a refusal of ours."""
     opened = store()
     open_vault(Tee(vault_config()), opened, NOW)
-    opened._db.execute("UPDATE records SET sealed = x'00' WHERE kind = 'identity'")
+    opened._backend._db.execute("UPDATE records SET sealed = x'00' WHERE kind = 'identity'")
     opened.close()
     with pytest.raises(PlacetError):
         open_vault(Tee(vault_config()), store(), NOW)
