@@ -20,13 +20,13 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv from the hashed lock files
 
-$(STAMP): requirements/dev.txt pyproject.toml dev/pyproject.toml
+$(STAMP): requirements/dev.txt pyproject.toml audit/pyproject.toml dev/pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "placet: cannot make .venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --no-deps --no-build-isolation --no-index -e . -e dev
+	  --no-deps --no-build-isolation --no-index -e . -e audit -e dev
 	@touch $@
 
 demo: $(STAMP) ## five vaults, one app, an upgrade refused until its owner says so
@@ -82,8 +82,9 @@ lock: $(STAMP) ## write the hashed requirements/*.txt again
 	$(LOCK) $(LOCKFLAGS) requirements/fuzz.in -o requirements/fuzz.txt
 	$(LOCK) $(DOORS) --constraint requirements/dev.txt -o requirements/runtime.txt
 
-wheels: $(STAMP) ## both wheels, in dist/
+wheels: $(STAMP) ## the three wheels, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist audit
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist dev
 
 clean: ## everything made, .venv included

@@ -34,6 +34,8 @@ KINDS = {
     "key new --stager": "file",
     "profile from-evidence --statuses": "list",
     "run --key": "id",
+    "audit verify --fetch": "key",
+    "audit verify --key": "id",
     "run --volume": "folder",
     "run --collateral": "folder",
     "run COMMAND": "file",
@@ -79,7 +81,6 @@ TEXTS = frozenset(
         "platform serve --starter",
         "stage --version",
         "vault serve --listen",
-        "vault serve --log-format",
         "vault serve --probe",
         "key new --witness",
         "witness serve --allow",
@@ -210,6 +211,8 @@ def _parser(call: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:
 
 def _of_argparse(action: argparse.Action) -> Said:
     value: Said = {"kind": "file" if action.type is Path else ""}
+    if action.choices:
+        value = {"kind": "choice", "choices": [str(c) for c in action.choices]}
     if action.nargs == 0:
         value = {}
     if action.option_strings:

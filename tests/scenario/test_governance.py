@@ -18,6 +18,7 @@ from placet_testing.charters import (
     vault_key,
 )
 from placet_testing.constellations import Story, run_of
+from placet_testing.exports import auditing
 from placet_testing.governed import (
     CLAUSE,
     DAY,
@@ -61,6 +62,13 @@ from placet.policy.receipts import receipt_of
 from placet.vault.keys import charter_of
 
 V1, V2, V3 = profile(1), profile(2), profile(3)
+
+
+@pytest.fixture(autouse=True)
+def checked_by_the_auditor() -> Iterator[None]:
+    """Audit what the vaults of each test did: an auditor that shares no code accepts it."""
+    with auditing():
+        yield
 
 
 @pytest.fixture

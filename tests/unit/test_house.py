@@ -21,6 +21,7 @@ SHIPPED = sorted((ROOT / "src").rglob("*.py"))
 OURS = sorted([*SHIPPED, *(ROOT / "dev" / "src").rglob("*.py")])
 TRUSTED = ("errors.py", "core", "policy", "sharing", "attest", "ratls", "storage", "vault")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+AUDIT_PYPROJECT = tomllib.loads((ROOT / "audit" / "pyproject.toml").read_text())
 DEV_PYPROJECT = tomllib.loads((ROOT / "dev" / "pyproject.toml").read_text())
 
 
@@ -112,12 +113,14 @@ def test_no_tracked_file_names_a_package_registry():
 
 
 def test_one_version_everywhere():
-    """Both distributions, both packages, the pin between them and the changelog agree."""
+    """All distributions, all packages, the pin between two and the changelog agree."""
     import placet
+    import placet_audit
     import placet_dev
 
     version = PYPROJECT["project"]["version"]
     assert DEV_PYPROJECT["project"]["version"] == version
+    assert AUDIT_PYPROJECT["project"]["version"] == placet_audit.__version__ == version
     assert f"placet[platform]=={version}" in DEV_PYPROJECT["project"]["dependencies"]
     assert placet.__version__ == placet_dev.__version__ == version
     assert re.search(rf"^## \[?{re.escape(version)}\b", changelog(), re.MULTILINE)
@@ -151,6 +154,13 @@ def test_everything_declared_is_locked():
     assert dev - {"placet"} <= pins("dev.txt").keys()
 
 
+def test_the_auditor_needs_next_to_nothing():
+    """What checks the vaults rests on one library, and on none of theirs."""
+    assert [Requirement(r).name for r in AUDIT_PYPROJECT["project"]["dependencies"]] == [
+        "cryptography"
+    ]
+
+
 def test_every_lint_exception_has_its_reason():
     """An ignore without a reason is a rule that nobody decided about."""
     text = (ROOT / "pyproject.toml").read_text()
@@ -164,6 +174,7 @@ def test_rooms_contribute_their_commands_by_entry_point():
     """The command line finds its siblings' commands without importing them."""
     declared = {**PYPROJECT["project"]["entry-points"]["placet.commands"]}
     declared |= DEV_PYPROJECT["project"]["entry-points"]["placet.commands"]
+    declared |= AUDIT_PYPROJECT["project"]["entry-points"]["placet.commands"]
     installed = {e.name: e.value for e in metadata.entry_points(group="placet.commands")}
     assert installed == declared
 
@@ -182,7 +193,7 @@ def test_every_decision_is_in_the_index():
 def copy_of_the_house(tmp_path_factory):
     """Return a copy of both source trees and of the contracts, to plant violations in."""
     home = tmp_path_factory.mktemp("house")
-    for part in ("src", "dev/src"):
+    for part in ("src", "audit/src", "dev/src"):
         shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", home)
     return home
@@ -193,7 +204,7 @@ def lint_imports(home):
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         cwd=home,
-        env={**os.environ, "PYTHONPATH": f"{home}/src:{home}/dev/src"},
+        env={**os.environ, "PYTHONPATH": f"{home}/src:{home}/audit/src:{home}/dev/src"},
         capture_output=True,
         text=True,
         check=False,
@@ -206,6 +217,9 @@ PURE = "Pure rooms: no I/O, no clock, no randomness, no frameworks"
 VERIFY = "Verifying evidence never touches a device or the network"
 WEB = "The vault's trusted base stays free of the web stack"
 UVICORN = "uvicorn serves the attested channel and two mains, nothing else"
+AUDITOR = "../../audit/src/placet_audit/__init__.py"
+APART = "The auditor shares no code with what it audits, and asks nobody"
+ALONE = "Nothing imports the auditor: it is a program by itself"
 SHIPS = "Nothing that ships imports the development distribution"
 
 VIOLATIONS = {
@@ -222,6 +236,9 @@ VIOLATIONS = {
     "command line in storage": ("storage/__init__.py", "import click", WEB),
     "uvicorn in the vault's rules": ("vault/__init__.py", "import uvicorn", UVICORN),
     "uvicorn in the client": ("client/__init__.py", "import uvicorn", UVICORN),
+    "the auditor believes": (AUDITOR, "import placet.core.encoding", APART),
+    "the auditor asks the network": (AUDITOR, "import urllib.request", APART),
+    "the auditor is believed": ("cli/__init__.py", "import placet_audit", ALONE),
     "development parts": ("agent/__init__.py", "import placet_dev", SHIPS),
 }
 

@@ -42,6 +42,7 @@ OWN = {
     "oidc": "placet.cli.oidc:oidc",
     "deliver": "placet.cli.courier:deliver",
     "log": "placet.cli.log:log",
+    "audit.export": "placet.cli.audit:export",
     "policy": "placet.cli.policy:policy",
     "witness.serve": "placet.cli.witness:serve",
     "vault.show": "placet.cli.vault:show",
@@ -53,7 +54,7 @@ OWN = {
 }
 """Commands of this room."""
 
-HINTS = {"demo": "placet-dev", "dev": "placet-dev"}
+HINTS = {"demo": "placet-dev", "dev": "placet-dev", "audit.verify": "placet-audit"}
 """Commands that come with another distribution, named where it is missing."""
 
 SUMMARIES = {
@@ -86,6 +87,9 @@ SUMMARIES = {
     "profile": "Make a profile from evidence, and compare two.",
     "collateral": "Fetch what vendors sign about platforms.",
     "log": "Show the trail of a key at each vault.",
+    "audit": "Export a key's logs, and verify them independently.",
+    "audit.export": "Fetch a key's trail from every vault, with proofs.",
+    "audit.verify": "Decide every entry of exported logs again, offline.",
     "policy": "Write a key's rules, check them, and ask who could do what.",
     "completion": "Have a shell complete commands, options, keys and files.",
 }
@@ -108,7 +112,7 @@ SECTIONS = {
         "oidc",
     ),
     "Stagers and couriers": ("stage", "revoke", "migrate", "deliver"),
-    "Anybody": ("attest", "evidence", "profile", "collateral", "completion"),
+    "Anybody": ("audit", "attest", "evidence", "profile", "collateral", "completion"),
     "Machines": ("run", "vault", "witness", "platform"),
     "To try it": ("demo", "dev"),
 }
@@ -198,7 +202,10 @@ def _missing(name: str) -> click.Command:
         from placet.cli.output import USAGE, err  # noqa: PLC0415 - see main
 
         del arguments
-        err.print(f"[bold red]placet:[/] {name} comes with the distribution {HINTS[name]}")
+        err.print(
+            f"[bold red]placet:[/] {name.replace('.', ' ')} comes with the distribution "
+            f"{HINTS[name]}"
+        )
         err.print(f"[dim]next:[/] pip install {HINTS[name]}")
         sys.exit(USAGE)
 

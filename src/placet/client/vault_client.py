@@ -21,14 +21,18 @@ from placet.core.encoding import Record, b64, decode, encode
 from placet.core.limits import MAX_EVIDENCE_AGE
 from placet.core.manifest import KeyManifest, manifest_digest
 from placet.core.messages import (
+    AuditAnswer,
     CharterAnswer,
     CommitAnswer,
     CommitRequest,
     Committed,
     CourierItem,
+    DroppedAnswer,
+    HashesAnswer,
     Held,
     HoldAnswer,
     HoldRequest,
+    JournalAnswer,
     LogAnswer,
     PendingAnswer,
     PromiseAnswer,
@@ -237,6 +241,27 @@ class VaultClient:
     async def log(self, key: str, since: int = 0) -> LogAnswer:
         """Return a key's trail from its entry ``since`` on. Nothing in it is verified."""
         answer, _ = await self._ask("GET", f"/v1/keys/{key}/log?since={since}", LogAnswer)
+        return answer
+
+    async def audit(self, key: str, since: int, size: int) -> AuditAnswer:
+        """Return a page of a key's trail with proofs, at a size. Nothing in it is verified."""
+        path = f"/v1/keys/{key}/audit?since={since}&size={size}"
+        answer, _ = await self._ask("GET", path, AuditAnswer)
+        return answer
+
+    async def dropped(self, key: str) -> DroppedAnswer:
+        """Return what was taken on branches that were left. Nothing in it is verified."""
+        answer, _ = await self._ask("GET", f"/v1/keys/{key}/dropped", DroppedAnswer)
+        return answer
+
+    async def hashes(self, since: int) -> HashesAnswer:
+        """Return entry hashes from number ``since`` on. Nothing in it is verified."""
+        answer, _ = await self._ask("GET", f"/v1/log/hashes?since={since}", HashesAnswer)
+        return answer
+
+    async def journal(self, since: int) -> JournalAnswer:
+        """Return a page of the vault's whole log. Nothing in it is verified."""
+        answer, _ = await self._ask("GET", f"/v1/log?since={since}", JournalAnswer)
         return answer
 
     # --- workloads ---------------------------------------------------------------------
