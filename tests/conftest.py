@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from placet_testing.crash_report import CrashReport
 
 import placet  # noqa: F401 - before anything imports cryptography: it configures OpenSSL
 
@@ -50,6 +51,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Start the record of this run."""
     config.pluginmanager.register(Record(config), "placet-requirements")
+    worker = hasattr(config, "workerinput")
+    config.pluginmanager.register(CrashReport(worker=worker), "placet-crash-report")
 
 
 def pytest_collection_modifyitems(items):

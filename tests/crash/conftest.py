@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from pathlib import Path
 
 import pytest
 from placet_testing.clients import memory_folder
 from placet_testing.crash_calls import available
-from placet_testing.crash_matrix import Table
+from placet_testing.crash_matrix import Bench, dry_run
+from placet_testing.crash_report import PROPERTY, Table
 from placet_testing.crash_story import tell
 from placet_testing.crash_zygote import Zygote
-
-REPORT = Path(__file__).resolve().parents[2] / "build" / "crash-matrix.json"
 
 
 @pytest.fixture(scope="session")
@@ -38,23 +36,35 @@ def story(zygote, tmp_path_factory):
     return asyncio.run(tell(tmp_path_factory.mktemp("story")))
 
 
-TABLE = pytest.StashKey()
+@pytest.fixture
+def table(request):
+    """Keep count of what is struck; it travels with the test's report."""
+    table = Table()
+    yield table
+    request.node.user_properties.append((PROPERTY, json.dumps(table.rows())))
 
 
 @pytest.fixture(scope="session")
-def table(pytestconfig):
-    """Keep count of what was struck; it is written and shown at the end."""
-    table = pytestconfig.stash[TABLE] = Table()
-    yield table
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(table.rows(), indent=1) + "\n")
+def rehearsals():
+    """Remember how operations go undisturbed."""
+    return {}
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    """Show how many points were struck, of what and how."""
-    if table := config.stash.get(TABLE, None):
-        terminalreporter.section("crash matrix")
-        terminalreporter.write_line(str(table))
+@pytest.fixture
+def rehearsed(zygote, story, rehearsals):
+    """Return what gives a victim, in memory, and an operation as it goes undisturbed.
+
+    In memory, because what a power cut takes is computed and not waited for.
+    """
+    with memory_folder() as folder:
+
+        async def rehearse(name, variant):
+            bench = Bench(zygote, story, folder / "victim", variant)
+            if (name, variant.name) not in rehearsals:
+                rehearsals[name, variant.name] = await dry_run(bench, story.operations[name])
+            return bench, rehearsals[name, variant.name]
+
+        yield rehearse
 
 
 @pytest.fixture(scope="session")

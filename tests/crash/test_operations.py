@@ -7,9 +7,8 @@ a disk), one restart on what it left, and the client's retry with the same bytes
 from __future__ import annotations
 
 import pytest
-from placet_testing.clients import memory_folder
 from placet_testing.crash_calls import TEARABLE, Fault
-from placet_testing.crash_matrix import FOLDING, SQLITE, Bench, dry_run, point
+from placet_testing.crash_matrix import FOLDING, SQLITE, point
 
 OPERATIONS = [
     "birth", "promise", "hold", "recover", "commit", "release", "deny", "stage", "promote",
@@ -19,18 +18,11 @@ FOLDED = ["birth", "commit", "release", "retire"]
 """Those in which the write-ahead log is folded into the file in between as well."""
 
 
-@pytest.fixture
-def bench_of(zygote, story):
-    """Return a maker of victims, in memory: what a power cut takes is computed, not waited for."""
-    with memory_folder() as folder:
-        yield lambda variant: Bench(zygote, story, folder / "victim", variant)
-
-
 async def strike_all(bench, dry, faults, table):
     """Have each fault strike the operation, from its own beginning."""
     for fault in faults:
         outcome = await point(bench, dry, fault)
-        table.count(dry.operation.name, bench.variant, fault.how, outcome.hit)
+        table.count(dry.operation.name, bench.variant.name, fault.how, outcome.hit)
 
 
 @pytest.mark.req("R7.2", "I11", "I14", "I16")
@@ -39,21 +31,19 @@ async def strike_all(bench, dry, faults, table):
     [(name, SQLITE) for name in OPERATIONS] + [(name, FOLDING) for name in FOLDED],
     ids=lambda p: getattr(p, "name", p),
 )
-async def test_killed_at_every_call(bench_of, story, table, name, variant):
+async def test_killed_at_every_call(rehearsed, table, name, variant):
     """Before or after and never between; nothing left that is not in the log; a retry completes."""
-    bench = bench_of(variant)
-    dry = await dry_run(bench, story.operations[name])
+    bench, dry = await rehearsed(name, variant)
     assert any(call.kind == "fsync" for call in dry.calls), "nothing is durable before the answer"
     await strike_all(bench, dry, [Fault(at) for at in range(len(dry.calls))], table)
-    assert table.of(name, variant, "kill") == len(dry.calls)
+    assert table.of(name, variant.name, "kill") == len(dry.calls)
 
 
 @pytest.mark.req("R7.2", "I11", "I14", "I16")
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_power_lost_and_writes_torn(bench_of, story, table, spread, name):
+async def test_power_lost_and_writes_torn(rehearsed, table, spread, name):
     """What was not synchronised is lost with the process; or half a write or answer is out."""
-    bench = bench_of(SQLITE)
-    dry = await dry_run(bench, story.operations[name])
+    bench, dry = await rehearsed(name, SQLITE)
     points = range(len(dry.calls))
     last = len(dry.calls) - 1
     lost = {*spread(points, 3), last - 1, last}

@@ -195,7 +195,7 @@ class Trace:
     on_gone: Callable[[], object] = int
     """Called once the process is dead and has let go of its files."""
     pidfd: int = -1
-    _fault: Fault | None = None
+    fault: Fault | None = None
     _armed: bool = False
 
     def start(self) -> None:
@@ -207,7 +207,7 @@ class Trace:
     def arm(self, fault: Fault | None = None) -> None:
         """Count calls from here; let ``fault`` strike at its own."""
         self.calls, self.hit, self.sent = [], None, False
-        self._fault, self._armed = fault, True
+        self.fault, self._armed = fault, True
 
     def disarm(self) -> None:
         """Let everything pass."""
@@ -240,7 +240,7 @@ class Trace:
 
     def _decide(self, ticket: int, pid: int, number: int, arguments: list[int]) -> None:
         call = self._armed and _described(pid, number, arguments)
-        fault = self._fault
+        fault = self.fault
         if not call or not _counts(call, arguments, fault):
             self._reply(ticket, flags=_CONTINUE)
             return

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from typing import Any
 from placet.errors import UnavailableError
 from placet.ratls.http import Answer
 from placet_testing import crash_story
-from placet_testing.crash_calls import Call, Fault, How
+from placet_testing.crash_calls import Call, Fault
 from placet_testing.crash_checks import Restarted, check_receipt, meaning, receipts, restart
 from placet_testing.crash_power import Disk
 from placet_testing.crash_story import Operation, Story
@@ -211,49 +209,3 @@ def check_answer(answer: Answer, left: Restarted, dry: Dry, where: str) -> None:
         assert said == (503, "unavailable", None), where
     for receipt in receipts(answer.body):
         check_receipt(receipt, left.entries, left.state.vault)
-
-
-@dataclass
-class Table:
-    """How many points were struck, by operation, store and call."""
-
-    struck: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
-
-    def count(self, operation: str, variant: Variant, how: How, call: Call) -> None:
-        """Count one."""
-        named = how if isinstance(how, str) else errno.errorcode[how]
-        self.struck[operation, variant.name, named, str(call)] += 1
-
-    def of(self, operation: str, variant: Variant, how: str) -> int:
-        """Return how many points of an operation were struck in one way."""
-        row = (operation, variant.name, how)
-        return sum(count for struck, count in self.struck.items() if struck[:3] == row)
-
-    def rows(self) -> list[dict[str, object]]:
-        """Return it for a file."""
-        names = ("operation", "store", "how", "call")
-        return [
-            {**dict(zip(names, row, strict=True)), "points": count}
-            for row, count in sorted(self.struck.items())
-        ]
-
-    def __str__(self) -> str:
-        """Return it for a person: a line for each operation and store, a column for each way."""
-        ways = sorted({row[2] for row in self.struck})
-        lines = [("operation", "store", *ways)]
-        for operation, store in sorted({row[:2] for row in self.struck}):
-            points = [self._sum(operation, store, way) for way in ways]
-            lines.append((operation, store, *(str(n or "") for n in points)))
-        lines.append(("all", "", *(str(self._sum("", "", way)) for way in ways)))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
-
-    def _sum(self, operation: str, store: str, way: str) -> int:
-        return sum(
-            count
-            for row, count in self.struck.items()
-            if row[2] == way and (not operation or row[:2] == (operation, store))
-        )
