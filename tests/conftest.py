@@ -13,11 +13,12 @@ import json
 import os
 import tomllib
 from collections import Counter
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from placet_testing.crash_report import CrashReport
 
 import placet  # noqa: F401 - before anything imports cryptography: it configures OpenSSL
 
@@ -51,8 +52,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Start the record of this run."""
     config.pluginmanager.register(Record(config), "placet-requirements")
-    worker = hasattr(config, "workerinput")
-    config.pluginmanager.register(CrashReport(worker=worker), "placet-crash-report")
+    if find_spec("placet_testing"):  # not in the small houses of tests/unit/test_traceability.py
+        report = import_module("placet_testing.crash_report").CrashReport
+        worker = hasattr(config, "workerinput")
+        config.pluginmanager.register(report(worker=worker), "placet-crash-report")
 
 
 def pytest_collection_modifyitems(items):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from placet.client.whole_files import sync_folder
 from placet.core.dsse import Signed
 from placet.core.encoding import encode
 from placet.core.limits import KIB
@@ -44,6 +45,7 @@ def keep_receipts(folder: Path, receipts: Sequence[Signed]) -> None:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(folder)
     except OSError as e:
         raise UnavailableError(
             f"receipts cannot be kept in {path}: {e.strerror}", "Make room, or make it writable."

@@ -9,7 +9,6 @@ gocryptfs) fit the same protocol: their ``unlock`` mounts and their ``lock`` unm
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from placet.client.whole_files import make_folder, write_whole
 from placet.core.encoding import Base64, Int, Record, Sha256, b64, decode, encode, unb64
 from placet.core.limits import KIB
 from placet.errors import PolicyDeniedError, UnavailableError, VerificationError
@@ -96,12 +96,12 @@ class EmbeddedVolume:
     def state(self) -> VolumeState:
         """Say whether the folder is empty or holds a header."""
         try:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._path)
             names = {entry.name for entry in self._path.iterdir()}
         except OSError as e:
             raise UnavailableError(f"volume {self._path} cannot be read: {e.strerror}") from e
-        # What a crash left of `format` before its rename is nobody's data.
-        names -= {f"{HEADER}.new", CHARTER}
+        # What a crash left of `format` (or of a release before 0.1) is nobody's data.
+        names -= {f".{HEADER}.part", f"{HEADER}.new", CHARTER}
         if not names:
             return "empty"
         if HEADER not in names:
@@ -121,18 +121,8 @@ class EmbeddedVolume:
             )
         bare = Header(key=key, generation=generation, salt=b64(self._rng(KEY_SIZE)), mac="")
         header = msgspec.structs.replace(bare, mac=b64(_mac(data_key, bare)))
-        fresh = self._path / f"{HEADER}.new"
         try:
-            with fresh.open("wb") as file:
-                file.write(encode(header))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.rename(self._path / HEADER)
-            folder = os.open(self._path, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_whole(self._path / HEADER, encode(header), mode=0o644)
         except OSError as e:
             raise UnavailableError(f"volume {self._path} cannot be written: {e.strerror}") from e
 

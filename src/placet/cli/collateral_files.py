@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from placet.attest.collateral_folder import MAX_WANTED, WANTED
 from placet.cli.files import local_files
+from placet.client.whole_files import write_whole
 from placet.core.limits import MAX_COLLATERAL
 from placet.errors import MalformedError
 
@@ -108,15 +108,8 @@ def read_file(path: Path) -> bytes | None:
 def replace_file(path: Path, text: bytes) -> None:
     """Write a file, whole or not at all; whoever serves may read it."""
     with local_files():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{os.getpid()}.part")  # a name is near the longest there is
-        part.unlink(missing_ok=True)
-        create = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(part, create, 0o644), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)  # with the mode that others may read
+        write_whole(path, text, mode=0o644)
 
 
 def _items(names: Iterable[str]) -> tuple[Item, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +15,7 @@ import msgspec
 
 from placet.client.signing import SigningKey
 from placet.client.vaults_file import VaultsFile, read_vaults
+from placet.client.whole_files import write_whole
 from placet.core.limits import MAX_BODY
 from placet.errors import MalformedError, NotFoundError, UnavailableError
 
@@ -55,14 +55,7 @@ def write_json(path: Path, value: object) -> None:
     """Write a JSON file that people can read, whole or not at all, for this user only."""
     text = json.dumps(msgspec.to_builtins(value), indent=2) + "\n"
     with local_files():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = path.with_name(f".{path.name}.part")
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(path)
+        write_whole(path, text.encode())
 
 
 def vaults_file(path: Path) -> VaultsFile:

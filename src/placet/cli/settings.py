@@ -31,6 +31,7 @@ from placet.cli.passkey_kept import PORT, Authenticator, Kept, Pen, pen_id
 from placet.client.following import CharterCopy
 from placet.client.signing import SigningKey
 from placet.client.vaults_file import VaultsFile, write_vaults
+from placet.client.whole_files import write_whole
 from placet.core.encoding import Record, Sha256
 from placet.core.limits import MAX_RECORD
 from placet.core.messages import CourierItem
@@ -259,13 +260,21 @@ class Home:
         else:
             path = self.data / "constellations" / f"{name}.json"
         with local_files():
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_vaults(path, vaults)
             if name not in known:
-                self.config.mkdir(parents=True, exist_ok=True)
-                entry = f'[constellations.{name}]\nvaults = "constellations/{name}.json"\n'
-                with self.file.open("a", encoding="utf-8") as f:
-                    f.write(("\n" if f.tell() else "") + entry)
+                self._name(name)
+
+    def _name(self, constellation: str) -> None:
+        """Add a constellation to ``config.toml``, whose other lines are the owner's own."""
+        entry = (
+            f'[constellations.{constellation}]\nvaults = "constellations/{constellation}.json"\n'
+        )
+        file = self.file.resolve()  # It may be a link to where the owner keeps such files.
+        text, mode = "", 0o644
+        if file.exists():
+            text, mode = file.read_text(encoding="utf-8"), file.stat().st_mode & 0o777
+            text += "\n" if text.endswith("\n") or not text else "\n\n"
+        write_whole(file, (text + entry).encode(), mode=mode)
 
     # --- keys --------------------------------------------------------------------------
 

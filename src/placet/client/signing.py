@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from placet.client.whole_files import write_whole
 from placet.core.body import (
     BirthBody,
     DeleteBody,
@@ -112,7 +113,7 @@ class SigningKey:
         raise MalformedError(f"{path} holds a key that is neither Ed25519 nor P-256")
 
     def save(self, path: Path) -> None:
-        """Write a new PEM file that only this user can read; never over an old one.
+        """Write a new PEM file that only this user can read, durably; never over an old one.
 
         Raises:
             UnavailableError: There is one already, or it cannot be written.
@@ -123,9 +124,7 @@ class SigningKey:
             serialization.NoEncryption(),
         )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
-                f.write(pem)
+            write_whole(path, pem, over=False)
         except FileExistsError as e:
             raise UnavailableError(f"{path} exists", "It is not written over.") from e
         except OSError as e:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from placet.attest.trust import TrustAnchor, trust_from_config
+from placet.client.whole_files import write_whole
 from placet.core.config import TrustRoot
 from placet.core.encoding import Record
 from placet.core.limits import MAX_BODY, MAX_PROFILES, MAX_VAULTS
@@ -73,5 +74,6 @@ def read_vaults(path: Path) -> VaultsFile:
 
 
 def write_vaults(path: Path, vaults: VaultsFile) -> None:
-    """Write a vaults file that people can read."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(vaults), indent=2) + b"\n")
+    """Write a vaults file that people can read, whole or not at all."""
+    text = msgspec.json.format(msgspec.json.encode(vaults), indent=2) + b"\n"
+    write_whole(path, text, mode=0o644)

@@ -30,6 +30,7 @@ from starlette.routing import Route
 
 from placet.client.following import CharterCopy
 from placet.client.signing import Composer, SigningKey
+from placet.client.whole_files import write_whole
 from placet.core.body import StageBody
 from placet.core.encoding import Int, Record, Sha256, Text, encode
 from placet.core.limits import MAX_BODY
@@ -252,9 +253,7 @@ async def _read(request: Request, shape: type[R]) -> R:
 
 
 def _write(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(f".{time.time_ns()}")
-    fresh.write_bytes(content)
-    fresh.rename(path)
+    write_whole(path, content, mode=0o644)
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -56,7 +56,7 @@ def test_a_formatted_volume_is_not_formatted_again(tmp_path: Path) -> None:
 def test_what_a_platform_or_a_crash_left_is_nobodys_data(tmp_path: Path) -> None:
     """A charter, or a header that was not renamed yet: the volume is still empty."""
     (tmp_path / CHARTER).write_text("{}")
-    (tmp_path / f"{HEADER}.new").write_text("half")
+    (tmp_path / f".{HEADER}.part").write_text("half")
     assert EmbeddedVolume(tmp_path).state() == "empty"
     assert made(tmp_path).state() == "formatted"
 
@@ -102,7 +102,7 @@ def test_a_disk_that_fails_is_said_so(tmp_path: Path) -> None:
         EmbeddedVolume(tmp_path / "file").state()
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_killed_while_formatting_the_volume_is_empty_or_whole(tmp_path: Path, call: str) -> None:
     """SIGKILL before each step that makes it durable: the next boot formats, or opens."""
     code = f"""

@@ -1,0 +1,134 @@
+"""Kill the owner's tool, or take its power, while it writes what it keeps (I16, "any party").
+
+Nothing half-written is believed, nothing is in the way of the next try, and what the tool said
+that it had done is done.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from placet_testing.clients import memory_folder
+from placet_testing.crash_calls import TEARABLE, Fault
+from placet_testing.crash_home import Home
+
+FILES = frozenset({"write", "file", "fsync", "rename"})
+DONE, UNREADABLE, EXISTS = 0, 2, 6
+
+
+@pytest.fixture
+def home(zygote):
+    """Lend an owner's machine."""
+    with memory_folder() as folder:
+        yield Home(zygote, folder)
+
+
+def faults_of(calls, spread, kills, cuts):
+    """Return kills at these calls, the same with the power lost, and torn writes."""
+    points = range(len(calls))
+    torn = [at for at in points if calls[at].name in TEARABLE]
+    return [
+        *(Fault(at, "kill", kinds=FILES) for at in spread(points, kills)),
+        *(Fault(at, "power", kinds=FILES) for at in spread(points, cuts)),
+        *(Fault(at, "torn", kinds=FILES) for at in spread(torn, 4)),
+    ]
+
+
+def named(call):
+    """Return a call without the random part of a file's name."""
+    head, _, tail = call.what.rpartition("/")[2].partition(".json")
+    return type(call)(call.name, call.kind, f"KEY.json{tail}" if len(head) > 60 else call.what)
+
+
+async def all_agree(home, where):
+    """Check that every vault shows the same charter; return it."""
+    shown = await home.json("key", "show", "notes/data")
+    states = [vault["state"] for vault in shown["vaults"]]
+    assert states == ["current"] * len(states), (where, states)
+    return shown
+
+
+@pytest.mark.req("I16")
+async def test_making_an_owner(home, table, spread):
+    """One owner or none; never half a key, and never a principal without it that stays."""
+    whole = await home.must("owner", "init")
+    for fault in faults_of([c for c in whole.calls if c.kind in FILES], spread, 99, 9):
+        shutil.rmtree(home.path)
+        ran = await home.run("owner", "init", fault=fault)
+        assert ran.hit is not None
+        there = (await home.run("owner", "show")).code
+        assert there in {DONE, UNREADABLE}, fault
+        again = await home.run("owner", "init")
+        assert again.code == (EXISTS if there == DONE else DONE), (fault, again.err)
+        assert (await home.json("owner", "show"))["fingerprint"]
+        table.count("owner init", "files", fault.how, named(ran.hit))
+    # What was said is done: the power may go right after.
+    shutil.rmtree(home.path)
+    ran = await home.run("owner", "init", fault=Fault(len(whole.calls), "power"))
+    assert (ran.code, ran.hit) == (DONE, None)
+    await home.must("owner", "show")
+
+
+@pytest.mark.req("I16")
+async def test_having_a_key_born(home, table, spread):
+    """Until the key is known here the command can be repeated; from then on sync completes it."""
+    await home.must("owner", "init")
+    home.keep("owner")
+    store = home.folder / "store"
+    async with home.vaults(store) as vaults:
+        profile = await home.write_profile(1)
+        new = ("key", "new", "notes/data", "--vaults", str(vaults), "--profile", str(profile))
+        whole = await home.must(*new, "--yes")
+        for fault in faults_of([c for c in whole.calls if c.kind in FILES], spread, 12, 6):
+            home.back("owner")
+            ran = await home.run(*new, "--yes", fault=fault)
+            assert ran.hit is not None
+            await home.must("key", "list")
+            again = await home.run(*new, "--yes")
+            if again.code == UNREADABLE:
+                await home.must("key", "sync", "notes/data")
+            else:
+                assert again.code == DONE, (fault, again.err)
+            await all_agree(home, fault)
+            table.count("key new", "files", fault.how, named(ran.hit))
+        home.back("owner")
+        ran = await home.run(*new, "--yes", fault=Fault(10**6, "power"))
+        assert ran.code == DONE
+        await home.must("key", "show", "notes/data")
+
+
+@pytest.mark.req("I14", "I16")
+async def test_promoting(home, table, spread):
+    """Killed between any two calls, sends included: one is taken by all, and none forks."""
+    await home.must("owner", "init")
+    store = home.folder / "store"
+    async with home.vaults(store) as vaults:
+        first = await home.write_profile(1)
+        await home.must(
+            *("key", "new", "notes/data", "--vaults", str(vaults)),
+            *("--profile", str(first), "--yes"),
+        )  # fmt: skip
+    home.keep("owner")
+    shutil.copytree(store, home.folder / "born")
+    promote = ("promote", "notes/data", "--profile", str(await home.write_profile(2)), "--yes")
+    async with home.vaults(store, "born"):
+        calls = (await home.must(*promote)).calls
+    posted = next(at for at, call in enumerate(calls) if call.name == "rename")
+    ways = [Fault(at, "kill") for at in spread(range(posted - 4, len(calls)), 16)]
+    ways += [Fault(at, "power") for at in spread(range(posted, len(calls)), 4)]
+    for fault in ways:
+        home.back("owner")
+        async with home.vaults(store, "born"):
+            ran = await home.run(*promote, fault=fault)
+            again = await home.run(*promote)
+            if again.code == EXISTS:
+                # It was signed, and no second one is: the first is what has to arrive.
+                assert "placet key sync" in again.err
+                await home.must("key", "sync", "notes/data")
+            else:
+                assert again.code == DONE, (fault, ran.hit, again.err)
+            shown = await all_agree(home, (fault, ran.hit))
+            codes = [one["code"] for one in shown["approvals"]]
+            assert len(codes) == len(set(codes)) == 2
+            table.count("promote (owner)", "files", fault.how, named(ran.hit or calls[-1]))
