@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Store
 from placet.vault.main import open_vault
 from placet.vault.records import BesideRecord, KeyRecord, PendingRecord
+from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, vault_config
 
 Entry = tuple[str, str | None, str | None, str | None, tuple[tuple[str, str | int], ...]]
@@ -73,7 +75,8 @@ def opened(folder: Path, number: int = 1) -> Iterator[tuple[Store, Log, str, int
     tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
     path = folder / f"served{number}.db"
     with contextlib.closing(SqliteStore(path, Seal(tee.sealing_key(), "", os.urandom))) as store:
-        _, identity, _, log, _ = open_vault(tee, store, int(time.time()))
+        alone = partial(AlwaysStanding, ring=str(folder))
+        _, identity, _, log, _ = open_vault(tee, store, int(time.time()), alone)
         yield store, log, identity.id, identity.boots
 
 
