@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ async def with_key(world: World) -> World:
 
 def _serve(folder: Path, number: int, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    sys.setswitchinterval(0.0005)  # as a vault's main program does
     asyncio.run(_serve_until_told(folder, number, pipe))
 
 

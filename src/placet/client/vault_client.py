@@ -7,8 +7,11 @@ charter is the newest or its share the right one takes several vaults: `constell
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote
@@ -53,6 +56,7 @@ from placet.core.statement import RevokePending, SignedStatement, open_statement
 from placet.errors import (
     EvidenceStaleError,
     MalformedError,
+    RateLimitedError,
     UnavailableError,
     VerificationError,
     from_problem,
@@ -68,7 +72,7 @@ from placet.ratls.exchange import (
     WorkloadProver,
 )
 from placet.ratls.frames import FrameChannel, TlsPeer
-from placet.ratls.http import Answer, ConnectionPool
+from placet.ratls.http import Answer, AttestedConnection, ConnectionPool
 
 R = TypeVar("R", bound=Record)
 
@@ -80,6 +84,9 @@ WORKLOAD_AGE = MAX_EVIDENCE_AGE - 10
 
 VISITOR_AGE = 300
 """The same for who sent no evidence that could become stale."""
+
+RETRY_FIRST, RETRY_GROWTH, RETRY_LAST = 0.01, 1.15, 0.3
+"""Seconds between attempts to be let in by a busy vault: two dozen, within three seconds."""
 
 _ENDPOINT = re.compile(r"\[?([^\[\]]+)\]?:([0-9]{1,5})")
 
@@ -192,7 +199,7 @@ class VaultClient:
 
     async def meet(self) -> VerifiedPeer:
         """Return what a live connection to this vault proved."""
-        async with self._pool.acquire() as connection:
+        async with self._connected() as connection:
             return connection.peer.peer
 
     # --- anyone ------------------------------------------------------------------------
@@ -323,6 +330,24 @@ class VaultClient:
 
     # --- inside ------------------------------------------------------------------------
 
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AttestedConnection[Session]]:
+        """Lend a connection. A busy vault drops who comes while it is full: come again."""
+        async with contextlib.AsyncExitStack() as lent:
+            delay = RETRY_FIRST
+            while True:
+                try:
+                    connection = await lent.enter_async_context(self._pool.acquire())
+                    break
+                except UnavailableError as e:
+                    busy = RateLimitedError.type in (e.type, e.members.get("refused"))
+                    if not busy or delay > RETRY_LAST:
+                        raise
+                # So many come again together: not all at the same moment.
+                await asyncio.sleep(delay * (0.5 + os.urandom(1)[0] / 256))
+                delay *= RETRY_GROWTH
+            yield connection
+
     async def _ask(
         self, method: str, path: str, shape: type[R], body: Record | None = None
     ) -> tuple[R, Session]:
@@ -333,7 +358,7 @@ class VaultClient:
         """
         raw = b"" if body is None else encode(body)
         while True:
-            async with self._pool.acquire() as connection:
+            async with self._connected() as connection:
                 session = connection.peer
                 reused, session.requests = session.requests > 0, session.requests + 1
                 try:

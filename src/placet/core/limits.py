@@ -143,3 +143,46 @@ MAX_PROOF = 128
 
 MAX_SEEN = 10000
 """Vaults that one outside witness remembers."""
+
+MAX_CONNECTIONS = 512
+"""Connections open at one vault, attested or not."""
+
+MAX_MEETINGS = 256
+"""Of them, those that have not attested yet."""
+
+MAX_VISITORS = 256
+"""Of them, those that sent no evidence."""
+
+MAX_NETWORKS = 4096
+"""Addresses of which a vault remembers how much they asked lately."""
+
+MAX_QUEUE = 32
+"""Connections from one address that wait for a turn to be attested."""
+
+MAX_QUOTES = 2
+"""Quotes of its own that a vault has made at one time."""
+
+MAX_CHECKS = 2
+"""Peers' evidence that a vault verifies at one time."""
+
+MAX_FAILED = 1024
+"""Refused evidence that a vault remembers, to refuse it again without looking."""
+
+MAX_HELLO = KIB
+"""Bytes of the first message of the exchange, and of a visitor's second one."""
+
+HANDSHAKE_RATE, HANDSHAKE_BURST = 200, 400
+"""Connections of one address: a second, and saved up."""
+
+MAX_READING = 64 * 1024 * KIB
+"""Bytes of requests that a vault reads at one time, of all connections together."""
+
+WORK_RATE, WORK_BURST = 1024, 8192
+"""Work that visitors of one address may ask for, a second and saved up: 1 a request, and 1 a KiB
+that it brings."""
+
+ALL_WORK_RATE, ALL_WORK_BURST = 2048, 16384
+"""The same for the visitors of all addresses together."""
+
+REQUEST_RATE, REQUEST_BURST = 1000, 2000
+"""Requests of one TLS key: a second, and saved up."""

@@ -1,4 +1,4 @@
-"""The attestation exchange: after the TLS handshake, before anything else (spec/05).
+"""The attestation exchange: after the TLS handshake, before anything else (spec/05, spec/07).
 
     client                                   server (always a vault)
       Hello{role, nonce}          ------>
@@ -13,7 +13,8 @@ nothing but a nonce. No HTTP exists on either side before the verdict.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from placet.attest.produce import Description, Producer
 from placet.attest.trust import TrustAnchor
-from placet.attest.verify import EvidenceVerifier, bind, verify_evidence
+from placet.attest.verify import EvidenceVerifier, bind, check_early, verify_evidence
 from placet.core.attestation import (
     EXPORTER_LABEL,
     PROTOCOL,
@@ -32,13 +33,14 @@ from placet.core.attestation import (
     Direction,
     Purpose,
     Role,
+    VerifiedEvidence,
     exporter_context,
     keys_digest,
     report_data,
 )
 from placet.core.dsse import pae, vault_id, verify_signature
 from placet.core.encoding import b64, decode, encode, unb64
-from placet.core.limits import MAX_FRAME, MAX_GRACE
+from placet.core.limits import MAX_FRAME, MAX_GRACE, MAX_HELLO
 from placet.core.profile import Profile
 from placet.errors import (
     BindingError,
@@ -53,7 +55,7 @@ from placet.errors import (
 from placet.policy.match import code_of, match_any
 from placet.ratls.certificate import PeerCertificate
 from placet.ratls.frames import FrameChannel, TlsPeer
-from placet.ratls.proofs import Hello, PeerProof, VaultProof, Verdict
+from placet.ratls.proofs import Hello, PeerProof, VaultProof, Verdict, verify_at_once
 
 F = TypeVar("F")
 NONCE = 32
@@ -194,7 +196,7 @@ class ClientExchange:
         if isinstance(answer, Verdict):
             # Whoever sits on the network can say this: it is no vault's word, nor is its text.
             kind = from_problem(answer.problem or {}).type
-            raise UnavailableError(f"peer refused before it proved itself: {kind}")
+            raise UnavailableError(f"peer refused before it proved itself: {kind}", refused=kind)
         peer_nonce = _nonce(answer.nonce)
         context = _context(tls, "vault", "server", (nonce, peer_nonce), answer.claims, mine=False)
         _check_claims(context)
@@ -230,14 +232,21 @@ class ClientExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerExchange:
-    """A vault's side. What its gate decides on later, it decides by a profile's own grace."""
+    """A vault's side. What its gate decides on later, it decides by a profile's own grace.
+
+    Args:
+        verify: Verifies peers' evidence; called as `verify_at_once`, it may wait for its turn
+            and must not hold up the loop.
+        turn: Whose turn it is to have us make a quote, which takes long on hardware.
+    """
 
     producer: Producer
     identity_key: Ed25519PrivateKey
     trust: Sequence[TrustAnchor]
     clock: Clock
     rng: Callable[[int], bytes]
-    verify: EvidenceVerifier = verify_evidence
+    verify: Callable[..., Awaitable[VerifiedEvidence]] = verify_at_once
+    turn: Callable[[str], AbstractAsyncContextManager[object]] = nullcontext
 
     async def __call__(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
         """Run the exchange and return the verified peer; a refusal is told, then raised."""
@@ -251,15 +260,19 @@ class ServerExchange:
         return peer
 
     async def _meet(self, channel: FrameChannel, tls: TlsPeer) -> VerifiedPeer:
-        hello = await _receive(channel, Hello)
+        # 5.4 No frame is longer than what its sender has to say.
+        hello = await _receive(channel, Hello, MAX_HELLO)
         peer_nonce, nonce = _nonce(hello.nonce), self.rng(NONCE)
         started = self.clock.monotonic()
 
         # 3.1 We prove ourselves, whoever asks.
-        await channel.send(encode(await self._prove(tls, peer_nonce, nonce)))
+        async with self.turn(tls.network):
+            own = await self._prove(tls, peer_nonce, nonce)
+        await channel.send(encode(own))
 
         # 3.2 The peer's turn. A visitor proves nothing, and is nobody.
-        proof = await _receive(channel, PeerProof)
+        most = MAX_HELLO if hello.role == "visitor" else MAX_FRAME
+        proof = await _receive(channel, PeerProof, most)
         visitor = VerifiedPeer(
             role="visitor", spki=tls.peer_spki, identity=None, keys=(), attested_at=started
         )
@@ -269,12 +282,16 @@ class ServerExchange:
             return visitor
         if proof.claims is None or proof.evidence is None:
             raise EvidenceError(f"a {hello.role} must send evidence", check="missing")
+        # 5.5 Claims, and what the evidence says of itself: before any signature.
         named = keys_digest(proof.keys) if hello.role == "workload" or proof.keys else None
         if proof.claims.purpose is None or proof.claims.keys != named:
             raise BindingError("the key ids sent are not those that the evidence names")
         context = _context(tls, hello.role, "client", (nonce, peer_nonce), proof.claims, mine=False)
         _check_claims(context)
-        shown = self.verify(proof.evidence, trust=self.trust, now=self.clock.now(), grace=MAX_GRACE)
+        check_early(proof.evidence, context)
+        shown = await self.verify(
+            proof.evidence, tls.network, trust=self.trust, now=self.clock.now()
+        )
         identity = bind(shown, context)
         return replace(visitor, role=hello.role, identity=identity, keys=proof.keys)
 
@@ -379,5 +396,5 @@ def _nonce(text: str) -> bytes:
     return nonce
 
 
-async def _receive(channel: FrameChannel, shape: type[F]) -> F:
-    return decode(await channel.receive(MAX_FRAME), shape, limit=MAX_FRAME)
+async def _receive(channel: FrameChannel, shape: type[F], most: int = MAX_FRAME) -> F:
+    return decode(await channel.receive(most), shape, limit=most)

@@ -36,6 +36,8 @@ class TlsPeer:
     group: str
     cipher: str
     export: Callable[[bytes, bytes, int], bytes]
+    network: str = ""
+    """Where it comes from (`placet.ratls.door`); vouches for nothing."""
 
 
 class FrameChannel:

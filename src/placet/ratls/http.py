@@ -12,7 +12,12 @@ from typing import Generic, NamedTuple, cast
 import httptools
 
 from placet.core.limits import KIB, MAX_BODY
-from placet.errors import MalformedError, PlacetError, TooLargeError, UnavailableError
+from placet.errors import (
+    MalformedError,
+    PlacetError,
+    TooLargeError,
+    UnavailableError,
+)
 from placet.ratls.context import AttestedContext
 from placet.ratls.frames import Attest, T
 from placet.ratls.transport import connect

@@ -1,5 +1,6 @@
 """uvicorn's HTTP parser on the attested transport, with limits that come first.
 
+Who comes in at all, the door says (spec/07, section 5).
 An application finds what the attest hook returned in ``scope["extensions"]["placet"]``.
 """
 
@@ -8,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from placet.core.buckets import network_of
 from placet.core.limits import KIB
-from placet.errors import UnavailableError
+from placet.errors import RateLimitedError, UnavailableError
+from placet.ratls.door import Door, Visit
 from placet.ratls.frames import Attest, FrameChannel, T, TlsPeer
 from placet.ratls.transport import TlsTransport
 
@@ -90,19 +94,37 @@ class _Http(HttpToolsProtocol):
 class _Front(TlsTransport[T, _Http]):
     """A connection that counts from its first byte, attested or not."""
 
-    open: set[_Front[Any]]
-    most: int
+    door: Door
+    visit: Visit
+    let_in = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if len(self.open) >= self.most:
-            cast("asyncio.Transport", transport).abort()
-            return
-        self.open.add(self)
-        super().connection_made(transport)
+        tcp = cast("asyncio.Transport", transport)
+        try:
+            network = network_of(tcp.get_extra_info("peername"))
+            self.visit = self.door.enter(network, self.abort, time.monotonic())
+            self.let_in = True
+            super().connection_made(transport)
+        except RateLimitedError:
+            tcp.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self.visit.kind == "meeting":
+            # 5.3 A handshake has a length, a deadline, and waits its turn.
+            self._tcp.pause_reading()
+            self.door.work(self.visit, lambda: self._step(data))
+        else:
+            self.visit.heard = time.monotonic()
+            super().data_received(data)
+
+    def _step(self, data: bytes) -> None:
+        self._tcp.resume_reading()
+        super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.open.discard(self)
-        super().connection_lost(exc)
+        if self.let_in:
+            self.door.left(self.visit)
+            super().connection_lost(exc)
 
 
 class _Server(uvicorn.Server):
@@ -129,6 +151,7 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
     stop: asyncio.Event | None = None,
     timeout: float = 10.0,  # noqa: ASYNC109 - a deadline of the peers', not the caller's
     max_connections: int = 512,
+    door: Door | None = None,
 ) -> None:
     """Serve an ASGI application to attested peers until ``stop`` is set.
 
@@ -146,6 +169,7 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
         stop: Ends the server.
         timeout: Seconds for one peer's handshake and attestation.
         max_connections: Connections open at one time, attested or not; more are dropped.
+        door: Bounds connections in place of that number.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -155,20 +179,21 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
         workers=1, proxy_headers=False, log_config=None, access_log=False, server_header=False,
         date_header=False, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5,
     )  # fmt: skip
-    connections: set[_Front[Any]] = set()
-
-    async def unless_stopping(channel: FrameChannel, tls: TlsPeer) -> object:
-        peer = await attest(channel, tls)
-        if server.stop.is_set():  # uvicorn has told its connections to end; this is none yet
-            raise UnavailableError("this server is stopping")
-        return peer
+    bounds = door or Door(max_connections)
 
     def front(config: uvicorn.Config, server_state: ServerState, **_: object) -> asyncio.Protocol:
+        async def meet(channel: FrameChannel, tls: TlsPeer) -> object:
+            peer = await attest(channel, tls)
+            if server.stop.is_set():  # uvicorn has told its connections to end; this is none yet
+                raise UnavailableError("this server is stopping")
+            bounds.met(protocol.visit, getattr(peer, "role", "attested"), time.monotonic())
+            return peer
+
         def http(attested: object) -> _Http:
             return _Http(attested, config, server_state)
 
-        protocol = _Front(context, unless_stopping, http, timeout=timeout)
-        protocol.open, protocol.most = connections, max_connections
+        protocol = _Front(context, meet, http, timeout=timeout)
+        protocol.door = bounds
         return protocol
 
     config.http = cast("type[asyncio.Protocol]", front)
@@ -189,5 +214,5 @@ async def serve(  # noqa: PLR0913 - one keyword a setting
         finally:
             for listening in getattr(server, "servers", ()):  # none if it never started
                 listening.close()
-            for connection in list(connections):
-                connection.abort()
+            for visit in tuple(bounds.visits):
+                visit.leave()

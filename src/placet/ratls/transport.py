@@ -17,8 +17,15 @@ from typing import Generic, TypeVar, cast
 from OpenSSL import SSL, crypto
 
 from placet.core.attestation import EXPORTER_LABEL
+from placet.core.buckets import network_of
 from placet.core.limits import KIB
-from placet.errors import EvidenceError, PlacetError, TooLargeError, UnavailableError
+from placet.errors import (
+    EvidenceError,
+    PlacetError,
+    RateLimitedError,
+    TooLargeError,
+    UnavailableError,
+)
 from placet.ratls.certificate import MAX_CERTIFICATE, WITH_EVIDENCE, parse_certificate
 from placet.ratls.context import ALPN, AttestedContext, resumed
 from placet.ratls.frames import Attest, FrameChannel, TlsPeer
@@ -105,6 +112,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
         if not self._closing:
             cause = f": {exc}" if exc else ""
             self._why = UnavailableError(f"connection ended without close_notify{cause}")
+            if self._ready is not None and not self._ready.done():  # who refuses us says so
+                self._why = RateLimitedError(f"peer dropped the connection unheard{cause}")
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
@@ -174,6 +183,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol, Generic[T, P]):
             group=group,
             cipher=tls.get_cipher_name() or "",
             export=export,
+            network=network_of(self._tcp.get_extra_info("peername")),
         )
 
     def _attested(self, task: asyncio.Task[T]) -> None:

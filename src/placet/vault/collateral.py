@@ -38,11 +38,19 @@ class MarkedVerifier:
         self, evidence: Evidence, *, trust: Sequence[TrustAnchor], now: int, grace: int = 0
     ) -> VerifiedEvidence:
         """Return what genuine evidence shows; marks that it raised are durable by then."""
-        whole = self._folder.complete(evidence)
+        whole = self.complete(evidence)
         shown = verify_evidence(whole, trust=trust, now=now, grace=grace)
+        self.settle(evidence, whole, shown)
+        return shown
+
+    def complete(self, evidence: Evidence) -> Evidence:
+        """Put to evidence what it came without; nothing is verified."""
+        return self._folder.complete(evidence)
+
+    def settle(self, evidence: Evidence, whole: Evidence, shown: VerifiedEvidence) -> None:
+        """Refuse collateral older than what was seen; raised marks are durable by then."""
         if whole.collateral is not None:
             self._mark(whole.collateral, shown.anchor, chosen=evidence.collateral is None)
-        return shown
 
     def _mark(self, collateral: str, anchor: str, *, chosen: bool) -> None:
         """Refuse older collateral; what stood under these marks before needs no reading."""

@@ -1,6 +1,6 @@
 """The vault's HTTP side: a bare ASGI application (spec/07, section 1).
 
-Limits first, then who may ask, then parse, then the service. Every error is a problem
+Limits first, then the path, who may ask, parse, and the service. Every error is a problem
 document (RFC 9457); what is no `PlacetError` is our fault and says nothing.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
+from placet.core.buckets import network_of
 from placet.core.encoding import decode, encode
 from placet.core.limits import MAX_BODY
 from placet.errors import (
@@ -28,6 +29,7 @@ from placet.errors import (
     VaultStartingError,
 )
 from placet.ratls.exchange import VerifiedPeer
+from placet.vault.quota import Quota
 from placet.vault.routes import ROUTES, Asked, Route
 from placet.vault.service import Vault
 from placet.vault.watch import Answered, Watch, unwatched
@@ -60,6 +62,7 @@ class VaultApp:
 
     def __init__(self, vault: Vault, watch: Watch = unwatched, soon: Soon | None = None) -> None:
         self._vault, self._watch, self._soon = vault, watch, soon
+        self._quota = Quota(time.monotonic)
         self._routes = [(route, route.pattern) for route in ROUTES]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +70,12 @@ class VaultApp:
         request, started = _Request(scope), time.monotonic()
         problem: PlacetError | None = None
         try:
-            answer = encode(await self._patiently(request, await _body(scope, receive)))
+            peer = request.attested()
+            self._quota.request(peer)
+            with self._quota.reading() as more:
+                raw = await _body(scope, receive, more)
+                self._quota.work(peer, request.network, len(raw))
+                answer = encode(await self._patiently(request, peer, raw))
         except PlacetError as e:
             problem = e
         except Exception as e:  # noqa: BLE001 - whatever it is, the peer learns nothing of it
@@ -88,18 +96,17 @@ class VaultApp:
         await send({"type": "http.response.body", "body": answer})
         self._watch(request.answered(status, problem, time.monotonic() - started))
 
-    async def _patiently(self, request: _Request, raw: bytes) -> object:
+    async def _patiently(self, request: _Request, peer: VerifiedPeer, raw: bytes) -> object:
         """Answer; a vault that just started, or a key just born, may need a moment for it."""
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             try:
-                return self._answer(request, raw)
+                return self._answer(request, peer, raw)
             except VaultStartingError:
                 if self._soon is None or not await self._soon(deadline):
                     raise
 
-    def _answer(self, request: _Request, raw: bytes) -> object:
-        peer = request.attested()
+    def _answer(self, request: _Request, peer: VerifiedPeer, raw: bytes) -> object:
         route, key = self._find(request)
         # Who may ask comes before what is asked.
         if route.who == "workload" and (peer.role != "workload" or peer.identity is None):
@@ -134,6 +141,7 @@ class _Request:
         self.route, self.key = NO_ROUTE, ""
         self._peer = (scope.get("extensions") or {}).get("placet")
         self._query = scope["query_string"]
+        self.network = network_of(scope.get("client"))
 
     def attested(self) -> VerifiedPeer:
         if not isinstance(self._peer, VerifiedPeer):
@@ -163,7 +171,7 @@ class _Request:
         )
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
+async def _body(scope: Scope, receive: Receive, more: Callable[[int], None]) -> bytes:
     too_large = TooLargeError(f"body is too large, at most {MAX_BODY} bytes are read")
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > MAX_BODY:
@@ -176,6 +184,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
         if message["type"] != "http.request":
             raise MalformedError("peer went away")
         chunks.append(message.get("body", b""))
+        more(len(chunks[-1]))
         length += len(chunks[-1])
         if length > MAX_BODY:
             raise too_large

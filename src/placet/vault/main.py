@@ -26,7 +26,7 @@ from placet.attest.produce import Description, Producer, open_producer
 from placet.attest.trust import trust_from_config
 from placet.core.config import VaultConfig
 from placet.core.encoding import b64, decode, encode, unb64
-from placet.core.limits import MAX_EVIDENCE_AGE
+from placet.core.limits import MAX_EVIDENCE_AGE, MAX_QUOTES
 from placet.core.logentry import Draft
 from placet.errors import PlacetError, UnavailableError, VerificationError
 from placet.ratls.certificate import make_certificate
@@ -38,9 +38,12 @@ from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Batch, Put, Store
+from placet.vault.checks import Checks
 from placet.vault.clock import VaultClock
 from placet.vault.collateral import MarkedVerifier
+from placet.vault.door import VaultDoor
 from placet.vault.http import VaultApp
+from placet.vault.lane import Lane
 from placet.vault.logs import start_logging
 from placet.vault.meters import Meters
 from placet.vault.operations import Collateral, Operations, clock_reasons, end_on_signals
@@ -83,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
     listen = _address(parser, "--listen", options.listen)
     probe = None if options.probe is None else _address(parser, "--probe", options.probe)
     try:
+        # Threads verify while the loop is busy: they get the interpreter after 0.5 ms, not 5.
+        sys.setswitchinterval(0.0005)
         # No core dump may hold a share (I13).
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o077)
@@ -178,9 +183,10 @@ async def _run(
         lifetime=CERTIFICATE_LIFETIME,
         evidence_of=partial(own_evidence, producer, identity.id),
     )
+    marked = MarkedVerifier(store, folder)
     line = Line(
         trust=trust_from_config(config.trust_roots),
-        verify=MarkedVerifier(store, folder),
+        verify=marked,
         clock=clock,
         rng=os.urandom,
     )
@@ -190,10 +196,13 @@ async def _run(
         trust=line.trust,
         clock=clock,
         rng=os.urandom,
-        verify=line.verify,
+        verify=Checks(marked),
+        turn=Lane(MAX_QUOTES).turn,
     )
     peers = Peers(standing, vault, line)
     operations, collateral = Operations(), Collateral()
+    door = VaultDoor()
+    operations.watch_door(door)
     collateral.look(producer, line.verify, line.trust, clock.now())
     health = store_reasons(journal)
     for source in (
@@ -237,6 +246,7 @@ async def _run(
             port=listen[1],
             announce=announce,
             stop=stop,
+            door=door,
         )
     log.info("ended: the log is settled and the store is closed")
 

@@ -18,6 +18,7 @@ from placet.attest.trust import TrustAnchor
 from placet.attest.verify import EvidenceVerifier
 from placet.core.limits import MIN_FREE
 from placet.errors import PlacetError
+from placet.vault.door import VaultDoor
 from placet.vault.meters import Meters
 from placet.vault.readiness import Readiness, Reason
 from placet.vault.watch import Answered, write
@@ -63,6 +64,15 @@ class Operations:
         """Count a request, and write a line about it."""
         self.meters.answered(answered)
         write(answered)
+
+    def watch_door(self, door: VaultDoor) -> None:
+        """Count connections."""
+        self.meters.gauge("placet_connections", "Open now, by who it is.", door.count)
+        self.meters.gauge(
+            "placet_connections_refused",
+            "Turned away or cut since the start.",
+            lambda: door.refused,
+        )
 
     def watch_disk(self, folder: Path) -> None:
         """Say so when the disk of the store is almost full."""

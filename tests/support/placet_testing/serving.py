@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from placet.attest.collateral_folder import CollateralFolder
 from placet.attest.trust import TrustAnchor, trust_from_config
 from placet.attest.verify import verify_evidence
+from placet.core.limits import MAX_QUOTES
 from placet.core.profile import VaultMember, VaultSet
 from placet.ratls.certificate import make_certificate
 from placet.ratls.context import AttestedContext, make_context
@@ -23,8 +25,12 @@ from placet.ratls.wrapper import own_evidence
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
+from placet.vault.checks import Checks
 from placet.vault.clock import VaultClock
+from placet.vault.collateral import MarkedVerifier
+from placet.vault.door import VaultDoor
 from placet.vault.http import VaultApp
+from placet.vault.lane import Lane
 from placet.vault.main import open_vault
 from placet.vault.peers import Line, Peers
 from placet.vault.service import Vault
@@ -90,12 +96,14 @@ async def serving(
         trust=trust_from_config(config.trust_roots),
         clock=clock,
         rng=os.urandom,
+        turn=Lane(MAX_QUOTES).turn,
+        verify=Checks(MarkedVerifier(store, CollateralFolder(folder / "collateral"))),
     )
     stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
     certificate = make_certificate(
         now=clock.now(), lifetime=3600, evidence_of=partial(own_evidence, tee, identity.id)
     )
-    context = make_context(*certificate, server=True)
+    context, door = make_context(*certificate, server=True), VaultDoor()
     app, asking = VaultApp(vault), contextlib.AsyncExitStack()
     if isinstance(vault.standing, Standing):
         line = Line(trust=exchange.trust, verify=verify_evidence, clock=clock, rng=os.urandom)
@@ -103,7 +111,7 @@ async def serving(
         app = VaultApp(vault, soon=peers.soon)
         await asking.enter_async_context(peers.asking())
     running = asyncio.create_task(
-        serve(app, context, exchange, port=port, announce=bound.set_result, stop=stop)
+        serve(app, context, exchange, port=port, announce=bound.set_result, stop=stop, door=door)
     )
     try:
         await asyncio.wait({running, bound}, return_when=asyncio.FIRST_COMPLETED)

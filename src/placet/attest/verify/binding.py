@@ -45,13 +45,7 @@ def check_bound(evidence: VerifiedEvidence, expected: Context | CertificateClaim
         BindingError: The evidence is about something else, or its registers contradict the
             claims.
     """
-    # 6.1 All 64 bytes, in constant time.
-    if not hmac.compare_digest(report_data(expected), evidence.report_data):
-        raise BindingError(
-            "evidence was made for another connection, key, role, purpose or claim",
-            "Attest again on this very connection.",
-            check="report-data",
-        )
+    check_report_data(evidence.report_data, expected)
     claims = claims_of(expected)
     m = evidence.measurement
     if isinstance(m, TdxMeasurement):
@@ -74,3 +68,18 @@ def check_bound(evidence: VerifiedEvidence, expected: Context | CertificateClaim
             check="host-data",
         )
     return claims
+
+
+def check_report_data(shown: bytes, expected: Context | CertificateClaims) -> None:
+    """Refuse report data of another context.
+
+    Raises:
+        BindingError: It is of another one.
+    """
+    # 6.1 All 64 bytes, in constant time.
+    if not hmac.compare_digest(report_data(expected), shown):
+        raise BindingError(
+            "evidence was made for another connection, key, role, purpose or claim",
+            "Attest again on this very connection.",
+            check="report-data",
+        )

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from placet.attest.trust import TrustAnchor
+from placet.attest.verify.binding import check_report_data
 from placet.attest.verify.collateral import read_object
 from placet.attest.verify.intel import verify_intel
 from placet.attest.verify.nitro import verify_nitro
-from placet.attest.verify.quote import refuse
-from placet.attest.verify.snp import MEMBERS, verify_snp
-from placet.core.attestation import Evidence, VerifiedEvidence
+from placet.attest.verify.quote import refuse, report_data_of
+from placet.attest.verify.snp import MEMBERS, REPORT_DATA, verify_snp
+from placet.core.attestation import Context, Evidence, VerifiedEvidence
 from placet.core.encoding import MAX_INT, unb64
 from placet.core.limits import MAX_COLLATERAL, MAX_EVIDENCE, MAX_GRACE
 from placet.errors import MalformedError
@@ -77,6 +78,23 @@ def verify_evidence(
             raw, collateral, family=evidence.family, trust=trust, now=now, grace=grace
         )
     return shown if not evidence.events else replace(shown, events=evidence.events)
+
+
+def check_early(evidence: Evidence, expected: Context) -> None:
+    """Refuse evidence that says of itself that it was made for something else.
+
+    To save the work of verifying it, and for nothing else: what passes is *not* verified,
+    and `bind` compares again. A Nitro document is not looked into.
+
+    Raises:
+        EvidenceError: It is too long, or no such evidence.
+        BindingError: It was made for another connection.
+    """
+    raw = sized(evidence.quote, MAX_EVIDENCE, "quote")
+    if evidence.family == "nitro":
+        return
+    said = raw[REPORT_DATA] if evidence.family == "snp" else report_data_of(raw, evidence.family)
+    check_report_data(said, expected)
 
 
 def sized(text: str, limit: int, what: str) -> bytes:

@@ -25,6 +25,7 @@ SGX_ATTRIBUTES, TDX_ATTRIBUTES = 48, 120
 """Where in a body the attributes lie: 16 bytes of an enclave's, 8 of a trust domain's."""
 TDX_SERVICE_TD = slice(600, 648)
 """Where in a body of TDX 1.5 or later the measurement of a bound service domain lies."""
+SGX_REPORT_DATA, TDX_REPORT_DATA = slice(320, 384), slice(520, 584)
 SGX_DEBUG = 1 << 1
 TDX_DEBUG = 0xFF
 """The whole group TUD: any of its bits makes a trust domain untrusted."""
@@ -106,6 +107,16 @@ def read_chain(raw: bytes, family: Family) -> Chain:
         refuse("trailing", "bytes follow the quote")
     _check_attributes(signed, family)
     return pem_chain(raw[at:end], PCK_CHAIN_LENGTH, "chain")
+
+
+def report_data_of(raw: bytes, family: Family) -> bytes:
+    """Return the report data of a quote, which nothing vouches for yet.
+
+    Raises:
+        EvidenceError: It is no such quote.
+    """
+    _, body, _ = _signed_part(raw, family)
+    return raw[body:][TDX_REPORT_DATA if family == "tdx" else SGX_REPORT_DATA]
 
 
 def refuse(

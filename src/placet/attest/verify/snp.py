@@ -38,6 +38,7 @@ REPORT, SIGNED, SIGNATURE_END = 1184, 0x2A0, 0x2A0 + 144
 VERSIONS = range(2, 6)
 CPUID_SINCE = 3
 """From this version on a report names the CPU's family and model."""
+REPORT_DATA = slice(0x50, 0x90)
 ECDSA_P384 = 1
 MASK_CHIP_KEY = 1 << 1
 Key = Literal["vcek", "vlek"]
@@ -372,7 +373,7 @@ def _shown(report: Report, product: str, anchor: TrustAnchor, *, chip: bool) -> 
             author_key_digest=report.hex(0x110, 48),
             guest_svn=report.number("<I", 4),
         ),
-        report_data=report.raw[0x50:0x90],
+        report_data=report.raw[REPORT_DATA],
         anchor=anchor.name,
         tcb=TcbState(status="Unrated", advisories=(), evaluation=0, date=0),
         families=(product, f"{family:02x}", *model),
