@@ -40,6 +40,9 @@ STEPS = {
     ("09", 3): "policy/authority.py",
     ("09", 4): "policy/governance.py",
     ("09", 5): "policy/auto_migrate.py",
+    ("12", 2): "policy/handover.py",
+    ("12", 3): "vault/handover.py",
+    ("12", 4): "vault/[tp][ar][ke]*.py",
     **dict.fromkeys([("10", n) for n in (2, 3)], "policy/continuity.py"),
 }
 """Where the numbered steps of a section are done: all of them, and no others."""
@@ -49,6 +52,7 @@ OF_THE_WHOLE = {
     ("04", 1): "sharing/shamir.py",
     **dict.fromkeys([("06", n) for n in range(1, 8)], ""),
     ("12", 1): "client/following.py",
+    ("12", 5): "vault/witnessing.py",
 }
 """Numbered properties that no one line keeps; a module may still name one where it matters."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from placet.client.vault_client import VaultClient
-from placet.core.checkpoint import Checkpoint, open_note
+from placet.core.checkpoint import Checkpoint, open_note, origin_of
 from placet.core.dsse import vault_id
 from placet.core.encoding import decode, unb64
 from placet.core.limits import MAX_LOG_ENTRY, MAX_LOG_PAGE
@@ -47,7 +47,10 @@ async def read_trail(vault: VaultClient, key: str) -> Trail:
         items += page.entries
         if len(page.entries) < MAX_LOG_PAGE:
             break
-    name = "placet/" + vault.id.removeprefix("sha256:")
+    first = origin_of(vault.id)
+    said = page.checkpoint.partition("\n")[0]
+    # A process that took over has a log of its own (spec/12, section 5).
+    name = said if said.startswith(f"{first}/") else first
     checkpoint = open_note(page.checkpoint, name, public)
     if checkpoint.origin != name:
         raise VerificationError(f"checkpoint is of log {checkpoint.origin}, not {name}")
@@ -78,7 +81,7 @@ def check_trail(items: Sequence[LogItem], key: str) -> tuple[LogEntry, ...]:
             )
         if entries and (entry.index <= entries[-1].index or entry.time < entries[-1].time):
             raise VerificationError(f"log entry {entry.index} goes back in order or time")
-        if entry.kind == "taken":
+        if entry.kind in ("taken", "carried"):
             taken.add(entry.statement)
         elif entry.kind not in BEFORE and entry.statement not in (None, *taken):
             raise VerificationError(

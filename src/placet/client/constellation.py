@@ -26,6 +26,7 @@ from placet.core.profile import VaultSet
 from placet.core.statement import Chained, SignedStatement, open_statement
 from placet.errors import (
     AncestorMissingError,
+    HandedOverError,
     KeyCheckError,
     KeyNotBornError,
     PlacetError,
@@ -39,6 +40,8 @@ from placet.sharing.key import Answer, Recovered, combine
 
 T = TypeVar("T")
 NONCE = 32
+MOVES = 3
+"""How often a vault may have let go of a key, to one newer process after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +137,8 @@ class Constellation:
         self._reach, self._key, self._lock = reach, key, asyncio.Lock()
         self._unread = True
         self._left: tuple[VaultClient, ...] = ()
+        self._signed = vault_set
+        """As charters name it; where a vault let go of the key, ``vault_set`` says where it is."""
         self._background: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -187,18 +192,43 @@ class Constellation:
         """Call every vault (or ``only`` these) at once; see `placet.client.fan_out.fan_out`.
 
         Calls that nobody waits for any longer finish in the background. A vault whose
-        release is not known here is asked again, if the key's charter names that release.
+        release is not known here is asked again, if the key's charter names that release;
+        one that let go of the key, where it says that its newer process is.
         """
 
         async def asked(vault: VaultClient) -> T:
             try:
-                return await call(vault)
+                return await self._where(vault, call)
             except VaultReleaseError:
                 if (other := await self._other_client(vault)) is None:
                     raise
-                return await call(other)
+                return await self._where(other, call)
 
         return await self._fan_out(asked, enough=enough, only=only, deadline=deadline)
+
+    async def _where(self, vault: VaultClient, call: Callable[[VaultClient], Awaitable[T]]) -> T:
+        """Call a vault, or the process of it that has the key now: attested like the first."""
+        for _ in range(MOVES):
+            try:
+                return await call(vault)
+            except HandedOverError as e:
+                endpoint = e.members.get("endpoint")
+                if self._reach is None or not isinstance(endpoint, str):
+                    raise
+                vault = self._moved(vault, endpoint)
+        return await call(vault)
+
+    def _moved(self, vault: VaultClient, endpoint: str) -> VaultClient:
+        """Reach a vault elsewhere from now on. Where that is decides nothing."""
+        found = next((v for v in self.vaults if v.id == vault.id), vault)
+        if self._reach is None or found.endpoint == endpoint:
+            return found
+        self.vault_set = located(self.vault_set, {vault.id: endpoint})
+        member = next(m for m in self.vault_set.vaults if m.id == vault.id)
+        new = self._reach.client(self.vault_set, member)
+        self.vaults = tuple(new if v.id == vault.id else v for v in self.vaults)
+        self._left += (found,)
+        return new
 
     async def _fan_out(
         self,
@@ -242,7 +272,7 @@ class Constellation:
         """
 
         async def ask(vault: VaultClient) -> CharterAnswer:
-            return await vault.charter(key)
+            return await self._where(vault, lambda v: v.charter(key))
 
         outcomes = await self._fan_out(ask, enough=enough)
         view = self._merged(key, outcomes)
@@ -264,9 +294,10 @@ class Constellation:
         """Reach the vaults as a charter says now; return those of them that had not answered."""
         if self._reach is None:
             return ()
-        newer = located(followed(self.vault_set, view.policy.vault_set), self._reach.moved)
-        if newer == self.vault_set:
+        newer = located(followed(self._signed, view.policy.vault_set), self._reach.moved)
+        if newer == self._signed:
             return ()
+        self._signed = newer
         # What is under way goes on over the clients of before.
         self._left += self.vaults
         self.vault_set, self.vaults, self._unread = newer, self._reach.clients(newer), True
@@ -275,7 +306,7 @@ class Constellation:
     async def _other_client(self, vault: VaultClient) -> VaultClient | None:
         """Return the client by which a vault is reached since its charter was read."""
         async with self._lock:
-            if vault in self.vaults and self._key is not None and self._unread:
+            if self._key is not None and self._unread:
                 self._unread = False
                 with contextlib.suppress(PlacetError):  # that vault's refusal stands
                     await self.read_charters(self._key)

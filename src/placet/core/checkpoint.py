@@ -73,6 +73,25 @@ def key_hash(name: str, public_key: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + ED25519 + public_key).digest()[:_key_hash_size]
 
 
+def origin_of(vault: str, line: str = "") -> str:
+    """Return the name of a vault's log: of its first process, or of one that took over.
+
+    Args:
+        vault: The vault id.
+        line: The line of a process that took over (spec/12, section 5); else empty.
+    """
+    name = "placet/" + vault.removeprefix("sha256:")
+    return f"{name}/{line}" if line else name
+
+
+def line_of(note: str, vault: str) -> str:
+    """Return the line that a vault's note says it is of; empty for its first log.
+
+    Nothing of the note is checked: open it under `origin_of` with what is returned.
+    """
+    return note.partition("\n")[0].removeprefix(origin_of(vault)).removeprefix("/")
+
+
 def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> str:
     """Return the note: ``text``, a blank line and one signature line.
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from placet.core.checkpoint import Checkpoint, open_note, sign_note
+from placet.core.checkpoint import Checkpoint, line_of, open_note, origin_of, sign_note
 from placet.core.dsse import Signed, open_signed, vault_id
 from placet.core.encoding import Base64, Hex32, Int, Record, Sha256, Text, unb64
+from placet.core.handover import Line
 from placet.core.limits import MAX_NEWS, MAX_NOTE, MAX_PROOF
 from placet.errors import VerificationError
 
@@ -35,6 +36,8 @@ class Beat(Record, kw_only=True):
 
     schema: Literal[1] = 1
     vault: Sha256
+    line: Line | UnsetType = UNSET
+    """Which of its processes this is, where it is not the first (spec/12): each has its own log."""
     to: Sha256
     """Who is asked: a beat that somebody carries elsewhere is answered by nobody."""
     boot: Text
@@ -131,13 +134,8 @@ class ForkProof(Record, kw_only=True):
     second: Note
 
 
-def origin_of(vault: str) -> str:
-    """Return the name of a vault's log."""
-    return "placet/" + vault.removeprefix("sha256:")
-
-
-def open_checkpoint(note: str, public_key: bytes, vault: str) -> Checkpoint:
-    """Return the checkpoint that a vault signed of its own log.
+def open_checkpoint(note: str, public_key: bytes, vault: str, line: str = "") -> Checkpoint:
+    """Return the checkpoint that a process of a vault signed of its own log.
 
     That the key is the vault's is *not* checked.
 
@@ -145,16 +143,16 @@ def open_checkpoint(note: str, public_key: bytes, vault: str) -> Checkpoint:
         VerificationError: It did not sign it, or the log is another one.
         MalformedError: It is no signed checkpoint.
     """
-    name = origin_of(vault)
+    name = origin_of(vault, line)
     checkpoint = open_note(note, name, public_key)
     if checkpoint.origin != name:
         raise VerificationError(f"checkpoint is of the log {checkpoint.origin}, not {name}")
     return checkpoint
 
 
-def checkpoint_at(key: Ed25519PrivateKey, boot: str, size: int, root: bytes) -> str:
+def checkpoint_at(key: Ed25519PrivateKey, boot: str, size: int, root: bytes, line: str = "") -> str:
     """Return a vault's signed checkpoint of its own log at a size."""
-    name = origin_of(vault_id(key.public_key().public_bytes_raw()))
+    name = origin_of(vault_id(key.public_key().public_bytes_raw()), line)
     return sign_note(Checkpoint(name, size, root, (f"boot {boot}",)).text(), name, key)
 
 
@@ -169,7 +167,7 @@ def open_beat(signed: Signed, to: str) -> tuple[Beat, Checkpoint]:
     beat = open_signed(signed, Beat, vault=vault_id(public_key))
     if (beat.vault, beat.to) != (vault_id(public_key), to):
         raise VerificationError(f"beat is of vault {beat.vault} for {beat.to}, not for {to}")
-    return beat, open_checkpoint(beat.checkpoint, public_key, beat.vault)
+    return beat, open_checkpoint(beat.checkpoint, public_key, beat.vault, beat.line or "")
 
 
 def check_fork_proof(proof: ForkProof) -> tuple[Checkpoint, Checkpoint]:
@@ -182,8 +180,9 @@ def check_fork_proof(proof: ForkProof) -> tuple[Checkpoint, Checkpoint]:
     public_key = unb64(proof.vault_key)
     if vault_id(public_key) != proof.vault:
         raise VerificationError("the key is not the one that the vault id names")
-    first = open_checkpoint(proof.first, public_key, proof.vault)
-    second = open_checkpoint(proof.second, public_key, proof.vault)
+    line = line_of(proof.first, proof.vault)
+    first = open_checkpoint(proof.first, public_key, proof.vault, line)
+    second = open_checkpoint(proof.second, public_key, proof.vault, line)
     if first.size != second.size or first.root == second.root:
         raise VerificationError("the checkpoints are not two different ones of one size")
     return first, second

@@ -97,6 +97,15 @@ MAX_NOTE_SIGNATURES = 64
 MAX_LOG_ENTRY = 4 * KIB
 """Bytes of one log entry."""
 
+MAX_LINES = 16
+"""Processes of one vault, one after the other, whose logs another one witnesses."""
+
+MAX_PACKAGE = 32 * 1024 * KIB
+"""Bytes of all that one process of a vault hands to the next about one key."""
+
+HAND_OVER_PART = 512 * KIB
+"""Bytes of a key's record in one answer to a new process of the vault."""
+
 MAX_LOG_PAGE = 256
 """Log entries in one answer."""
 

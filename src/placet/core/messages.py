@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from placet.core.dsse import Signed
 from placet.core.encoding import Base64, Int, Record, Sha256, Text
+from placet.core.handover import Line
 from placet.core.limits import (
     MAX_CHAIN,
     MAX_CHARTER,
@@ -41,6 +42,8 @@ class Taken(Record, kw_only=True):
     statement: Sha256
     version: Int
     index: Int
+    line: Line | UnsetType = UNSET
+    """Which log of the vault ``index`` is of, where that is not its first (spec/12)."""
     time: Int
 
 
@@ -53,6 +56,8 @@ class Held(Record, kw_only=True):
     attempt: Int
     manifest: Sha256
     index: Int
+    line: Line | UnsetType = UNSET
+    """Which log of the vault ``index`` is of, where that is not its first (spec/12)."""
     time: Int
 
 
@@ -64,6 +69,8 @@ class Committed(Record, kw_only=True):
     key: Sha256
     manifest: Sha256
     index: Int
+    line: Line | UnsetType = UNSET
+    """Which log of the vault ``index`` is of, where that is not its first (spec/12)."""
     time: Int
 
 
@@ -81,6 +88,8 @@ class Released(Record, kw_only=True):
     recipient: Sha256
     """SPKI digest of the receiving end of the channel."""
     index: Int
+    line: Line | UnsetType = UNSET
+    """Which log of the vault ``index`` is of, where that is not its first (spec/12)."""
     time: Int
 
 
@@ -94,6 +103,7 @@ class Trail(Record, kw_only=True):
     last: Sha256 | None
     """`entry_hash` of its last entry."""
     size: Int
+    line: Line | UnsetType = UNSET
     time: Int
 
 

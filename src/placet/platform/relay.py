@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -20,6 +21,7 @@ from placet.client.vaults_file import VaultsFile
 from placet.core.messages import CharterAnswer, CourierItem
 from placet.core.profile import VaultMember
 from placet.errors import (
+    HandedOverError,
     KeyNotBornError,
     PlacetError,
     UnavailableError,
@@ -30,6 +32,9 @@ from placet.ratls.exchange import ClientExchange, ExpectVault, VerifiedPeer
 from placet.ratls.http import Answer, ConnectionPool
 
 OK = 200
+MAX_MOVED = 64
+"""Newer processes of vaults that connections are kept to."""
+_ENDPOINT = re.compile(r"\[?[^\[\]\s]{1,255}\]?:[0-9]{1,5}")
 MAX_LEARNED = 256
 """Vault releases that are known to this relay."""
 MAX_AGE = 300.0
@@ -58,6 +63,7 @@ class Relay:
         self._contexts = renewed_contexts(self._clock)
         self._trust, self._set = vaults.trust, vaults.vault_set
         self._vaults = tuple((m, self._pool(m)) for m in self._set.vaults)
+        self._moved: dict[VaultMember, ConnectionPool[VerifiedPeer]] = {}
 
     def _pool(self, member: VaultMember) -> ConnectionPool[VerifiedPeer]:
         expect = ExpectVault(id=member.id, profiles=self._set.profiles, trust=self._trust)
@@ -66,6 +72,15 @@ class Relay:
         return ConnectionPool(
             host, int(port), self._contexts, exchange, max_age=MAX_AGE, clock=self._clock.monotonic
         )
+
+    def _at(self, member: VaultMember, endpoint: str) -> ConnectionPool[VerifiedPeer]:
+        """Return the way to a newer process of a vault, which is attested like the first."""
+        moved = msgspec.structs.replace(member, endpoint=endpoint)
+        if moved not in self._moved:
+            if len(self._moved) >= MAX_MOVED:
+                self._moved.pop(next(iter(self._moved))).close()
+            self._moved[moved] = self._pool(moved)
+        return self._moved[moved]
 
     def follow(self, key: str, items: Sequence[CourierItem]) -> bool:
         """Carry to what a key's owner says that its vaults run; say whether that was news.
@@ -83,10 +98,10 @@ class Relay:
         profiles = tuple(dict.fromkeys((*self._set.profiles, *mine)))[:MAX_LEARNED]
         if set(profiles) == set(self._set.profiles):
             return False
-        before = self._vaults
+        before, moved, self._moved = self._vaults, self._moved, {}
         self._set = msgspec.structs.replace(self._set, profiles=profiles)
         self._vaults = tuple((m, self._pool(m)) for m in self._set.vaults)
-        for _, pool in before:
+        for pool in (*(p for _, p in before), *moved.values()):
             pool.close()
         return True
 
@@ -96,6 +111,8 @@ class Relay:
         async def one(member: VaultMember, pool: ConnectionPool[VerifiedPeer]) -> VaultAnswer:
             try:
                 got = await _ask(pool, method, path, body)
+                if (elsewhere := _elsewhere(got)) is not None:
+                    got = await _ask(self._at(member, elsewhere), method, path, body)
                 status, answer = got.status, got.body
             except PlacetError as e:
                 status, answer = e.status, msgspec.json.encode(e.problem())
@@ -147,8 +164,22 @@ class Relay:
 
     def close(self) -> None:
         """Close the connections."""
-        for _, pool in self._vaults:
+        for pool in (*(p for _, p in self._vaults), *self._moved.values()):
             pool.close()
+
+
+def _elsewhere(answer: Answer) -> str | None:
+    """Return where a vault says that its newer process has the key."""
+    if answer.status != HandedOverError.status:
+        return None
+    try:
+        problem = from_problem(msgspec.json.decode(answer.body, type=dict[str, object]))
+    except (msgspec.DecodeError, ValueError):
+        return None
+    endpoint = problem.members.get("endpoint")
+    if not isinstance(endpoint, str) or not _ENDPOINT.fullmatch(endpoint):
+        return None
+    return endpoint if int(endpoint.rpartition(":")[2]) < 2**16 else None
 
 
 async def _ask(pool: ConnectionPool[VerifiedPeer], method: str, path: str, body: bytes) -> Answer:

@@ -247,13 +247,15 @@ def judge(
     said = open_signed(answer.witnessed, Witnessed, vault=witness)
     if (said.witness, said.vault, said.nonce) != (witness, sent.vault, sent.nonce):
         raise VerificationError(f"witness {witness} answered another beat")
-    head = open_checkpoint(sent.checkpoint, public_key, sent.vault)
+    head = open_checkpoint(sent.checkpoint, public_key, sent.vault, sent.line or "")
     # 3.2 It knows just what it was told: that counts.
     told = (sent.boots, sent.boot, head.size, head.root.hex())
     if (said.boots, said.boot, said.size, said.root) == told:
         return Counts(said)
     # 3.3 It knows something else: this vault's own signature shows it.
     known, seen = _shown(answer, said, public_key)
+    if known.line != sent.line:
+        raise VerificationError(f"witness {witness} shows another process of this vault")
     # 3.4 A longer log, another start, another history: this is not the newest of its kind.
     _check_newest(sent, known, seen, size, root_at)
     # 3.5 An earlier head of this very history.

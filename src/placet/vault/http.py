@@ -109,10 +109,10 @@ class VaultApp:
     def _answer(self, request: _Request, peer: VerifiedPeer, raw: bytes) -> object:
         route, key = self._find(request)
         # Who may ask comes before what is asked.
-        if route.who == "workload" and (peer.role != "workload" or peer.identity is None):
+        if route.who != "anyone" and (peer.role != route.who or peer.identity is None):
             raise RoleDeniedError(
                 f"a {peer.role} may not ask this: it takes mutual evidence",
-                "Connect as a workload, from inside its TEE.",
+                f"Connect as a {route.who}, from inside its TEE.",
             )
         asked = Asked(
             peer=peer,

@@ -21,14 +21,15 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from placet.attest.collateral_folder import CollateralFolder
+from placet.attest.collateral_folder import CollateralFolder, completed_by
 from placet.attest.produce import Description, Producer, open_producer
 from placet.attest.trust import trust_from_config
+from placet.attest.verify import EvidenceVerifier, verify_evidence
 from placet.core.config import VaultConfig
 from placet.core.encoding import b64, decode, encode, unb64
-from placet.core.limits import MAX_EVIDENCE_AGE, MAX_QUOTES
+from placet.core.limits import MAX_QUOTES
 from placet.core.logentry import Draft
-from placet.errors import PlacetError, UnavailableError, VerificationError
+from placet.errors import PlacetError, VerificationError
 from placet.ratls.certificate import make_certificate
 from placet.ratls.context import make_context, self_test
 from placet.ratls.exchange import ServerExchange
@@ -51,12 +52,13 @@ from placet.vault.peers import Line, Peers
 from placet.vault.probe import Probe, probing
 from placet.vault.readiness import standing_reasons, store_reasons
 from placet.vault.records import IdentityRecord
+from placet.vault.release import OwnRelease
 from placet.vault.service import Vault
 from placet.vault.standing import Standing
 from placet.vault.standing_rule import StandingMaker
 from placet.vault.state import VaultIdentity
+from placet.vault.succession import IDENTITY, Adopting, measured_config
 
-IDENTITY = "identity/vault"
 CERTIFICATE_LIFETIME = 365 * 24 * 3600
 MINUTE = 60
 
@@ -79,11 +81,24 @@ def main(argv: Sequence[str]) -> int:
         " (default: none)",
     )
     parser.add_argument(
+        "--adopt",
+        metavar="HOST:PORT",
+        help="take keys over from an older release of this vault, which runs there: each key"
+        " whose owner added this release (a new --data only; default: none)",
+    )
+    parser.add_argument(
+        "--endpoint",
+        metavar="HOST:PORT",
+        help="where the clients of such keys find this process (default: --listen)",
+    )
+    parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="of the lines on stderr"
     )
     options = parser.parse_args(argv)
     start_logging(options.log_format)
     listen = _address(parser, "--listen", options.listen)
+    if options.adopt and not (listen[1] or options.endpoint):
+        parser.error("--adopt needs a port in --listen, or --endpoint")
     probe = None if options.probe is None else _address(parser, "--probe", options.probe)
     try:
         # Threads verify while the loop is busy: they get the interpreter after 0.5 ms, not 5.
@@ -93,7 +108,9 @@ def main(argv: Sequence[str]) -> int:
         os.umask(0o077)
         self_test(now=int(time.time()))
         folder = CollateralFolder(options.collateral or options.data / "collateral")
-        asyncio.run(_run(open_producer(), options.data, folder, listen, probe))
+        adopting = Adopting(options.adopt, options.endpoint or options.listen)
+        run = _run(open_producer(), options.data, folder, listen, probe=probe, adopting=adopting)
+        asyncio.run(run)
     except asyncio.CancelledError:
         return 0  # told to end twice; what is durable is durable
     except PlacetError as e:
@@ -118,6 +135,8 @@ def open_vault(
     host_time: int,
     standing: StandingMaker = Standing,
     clock_of: Callable[[Callable[[], int]], VaultClock] = VaultClock,
+    *,
+    verify: EvidenceVerifier = verify_evidence,
 ) -> tuple[Vault, VaultIdentity, VaultConfig, Log, VaultClock]:
     """Return the vault that lives in a sealed store; a fresh one is made in an empty store.
 
@@ -129,13 +148,14 @@ def open_vault(
         host_time: Unix seconds that its time is never before.
         standing: Makes what says whether it may serve.
         clock_of: Makes its clock, given what its time is never before.
+        verify: Verifies its own evidence, to know which release it is.
 
     Raises:
         VerificationError: The store holds another vault's records, or was changed.
         UnavailableError: The measured config is no vault's.
     """
     about = producer.describe()
-    config = _config(about)
+    config = measured_config(about)
     identity = _identity(store, about)
     journal = Log(store, boot=identity.boot, rng=os.urandom)
     clock = clock_of(lambda: max(journal.time, host_time))
@@ -145,6 +165,7 @@ def open_vault(
 
     rule = standing(
         key=identity.key,
+        line=identity.line,
         boot=identity.boot,
         boots=identity.boots,
         store=store,
@@ -160,6 +181,7 @@ def open_vault(
         log=journal,
         clock=clock,
         standing=rule,
+        release=OwnRelease(producer, trust_from_config(config.trust_roots), verify, clock.now),
     )
     vault.find_circles()
     rule.begin_alone()
@@ -171,10 +193,14 @@ async def _run(
     data: Path,
     folder: CollateralFolder,
     listen: tuple[str, int],
+    *,
     probe: tuple[str, int] | None,
+    adopting: Adopting,
 ) -> None:
     store = _open_store(producer, data)
-    vault, identity, config, journal, clock = open_vault(producer, store, 0)
+    completing = completed_by(folder)
+    await adopting.begin(store, producer, completing)
+    vault, identity, config, journal, clock = open_vault(producer, store, 0, verify=completing)
     standing = vault.standing
     if not isinstance(standing, Standing):
         raise TypeError("a vault that runs asks its witnesses")
@@ -238,6 +264,7 @@ async def _run(
         settling = asyncio.create_task(settle())
         last.callback(settling.cancel)
         await last.enter_async_context(peers.asking())
+        await last.enter_async_context(adopting.going_on(vault, identity, producer, completing))
         await serve(
             VaultApp(vault, operations.watch, peers.soon),
             make_context(*certificate, server=True),
@@ -267,18 +294,6 @@ def _open_store(producer: Producer, data: Path) -> SqliteStore:
     return SqliteStore(data / "vault.db", Seal(producer.sealing_key(), "", os.urandom))
 
 
-def _config(about: Description) -> VaultConfig:
-    config = about.measured_config
-    if not isinstance(config, VaultConfig):
-        raise UnavailableError("this TEE was started as a workload, not as a vault")
-    if not 0 < config.settings.evidence_age <= MAX_EVIDENCE_AGE:
-        raise UnavailableError(
-            f"measured evidence age is {config.settings.evidence_age} s, "
-            f"1 to {MAX_EVIDENCE_AGE} are allowed"
-        )
-    return config
-
-
 def _identity(store: Store, about: Description) -> VaultIdentity:
     """Read who this vault is, or make it at the very first start; count the start."""
     stored = store.get(IDENTITY)
@@ -288,16 +303,19 @@ def _identity(store: Store, about: Description) -> VaultIdentity:
                 "the store has a log and no identity: records are missing",
                 "Replace this vault; its data folder was changed.",
             )
-        key, boots = Ed25519PrivateKey.generate(), 0
+        key, boots, line = Ed25519PrivateKey.generate(), 0, ""
     else:
         record = decode(stored.value, IdentityRecord)
         key = Ed25519PrivateKey.from_private_bytes(unb64(record.private_key))
-        boots = record.boots
-    identity = VaultIdentity(key=key, boot=about.boot, boots=boots + 1)
+        boots, line = record.boots, record.line or ""
+    identity = VaultIdentity(key=key, boot=about.boot, boots=boots + 1, line=line)
     # Only now the record is known to be the newest one under the vault's root.
     store.bind(identity.id, boots=boots)
     record = IdentityRecord(
-        private_key=b64(key.private_bytes_raw()), boots=identity.boots, boot=identity.boot
+        private_key=b64(key.private_bytes_raw()),
+        boots=identity.boots,
+        boot=identity.boot,
+        line=identity.own_line,
     )
     put = Put(IDENTITY, encode(record), stored.version if stored else None)
     store.commit(Batch((put,), boots=identity.boots))

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
+from placet.core.continuity import Seen
 from placet.core.dsse import Signed
 from placet.core.encoding import Base64, Int, Record, Sha256, Text
-from placet.core.limits import MAX_ATTEMPTS, MAX_CHARTER, MAX_HEADS, MAX_WAITING
+from placet.core.handover import Endpoint, Line
+from placet.core.limits import (
+    MAX_ATTEMPTS,
+    MAX_CHARTER,
+    MAX_HEADS,
+    MAX_LINES,
+    MAX_VAULTS,
+    MAX_WAITING,
+)
 from placet.core.manifest import KeyManifest
 from placet.core.messages import CourierItem
 from placet.core.profile import VaultSet
@@ -34,6 +43,21 @@ class CommittedShare(Record):
     committed: Signed
 
 
+class Handed(Record, kw_only=True):
+    """To whom this process of the vault let a key go. It does not serve it any more."""
+
+    line: Line
+    """Who asked last, or, once it was confirmed, who has it."""
+    endpoint: Endpoint
+    code: Sha256
+    """The release that it runs."""
+    index: Int
+    """Of the log entry that says so."""
+    digest: Sha256
+    """Of the package."""
+    confirmed: bool
+
+
 class KeyRecord(Record, kw_only=True):
     """Everything that a vault knows of one key."""
 
@@ -42,6 +66,8 @@ class KeyRecord(Record, kw_only=True):
     promised: Int = 0
     held: Annotated[tuple[HeldShare, ...], Meta(max_length=MAX_ATTEMPTS)] = ()
     committed: CommittedShare | None = None
+    handed: Handed | UnsetType = UNSET
+    """Not written where a key was never handed over."""
 
 
 class WaitingItem(Record):
@@ -99,6 +125,8 @@ class IdentityRecord(Record, kw_only=True):
     private_key: Base64
     boots: Int
     boot: Text
+    line: Line | UnsetType = UNSET
+    """Of a process that took over: the name of its own log."""
 
 
 class CircleRecord(Record, kw_only=True):
@@ -106,3 +134,37 @@ class CircleRecord(Record, kw_only=True):
 
     schema: Literal[1] = 1
     vault_set: VaultSet
+
+
+class LinesRecord(Record, kw_only=True):
+    """The further processes of another vault whose logs were witnessed here (spec/12)."""
+
+    schema: Literal[1] = 1
+    lines: Annotated[tuple[Line, ...], Meta(max_length=MAX_LINES)]
+
+
+class SeenItem(Record):
+    """What was witnessed of one process of another vault."""
+
+    vault: Sha256
+    line: str
+    seen: Seen
+
+
+class Package(Record, kw_only=True):
+    """What one process of a vault hands to the next: all that it knows of one key."""
+
+    schema: Literal[1] = 1
+    vault: Sha256
+    key: Sha256
+    line: str
+    """The line of the process that lets go; empty for the first."""
+    index: Int
+    """Of its log entry."""
+    time: Int
+    record: KeyRecord
+    beside: BesideRecord | None
+    pending: PendingRecord | None
+    dropped: DroppedRecord | None
+    seen: Annotated[tuple[SeenItem, ...], Meta(max_length=MAX_VAULTS * (MAX_LINES + 1))]
+    """What was witnessed of the key's other vaults: the new process forgets none of it."""

@@ -12,6 +12,13 @@ from typing import Any, Literal
 
 from placet.core.continuity import ConsistencyAnswer, WitnessAnswer, WitnessRequest
 from placet.core.encoding import Record
+from placet.core.handover import (
+    HandOverAnswer,
+    HandOverConfirm,
+    HandOverConfirmed,
+    HandOverList,
+    HandOverRequest,
+)
 from placet.core.messages import (
     AuditAnswer,
     CharterAnswer,
@@ -38,7 +45,7 @@ from placet.core.messages import (
 from placet.ratls.exchange import VerifiedPeer
 from placet.vault.service import Vault
 
-Who = Literal["anyone", "workload"]
+Who = Literal["anyone", "workload", "resharer"]
 
 KEY = r"sha256:[0-9a-f]{64}"
 NONCE = r"[A-Za-z0-9_-]{43}"
@@ -151,5 +158,17 @@ ROUTES = (
     Route(
         "POST", f"{_K}/shares/commit", "workload", CommitAnswer,
         lambda v, r: v.commit(r.peer, r.key, r.body), body=CommitRequest,
+    ),
+    Route(
+        "GET", "/v1/hand-over", "resharer", HandOverList,
+        lambda v, r: v.hand_over_list(r.peer, int(r.query)), query={"since": NUMBER},
+    ),
+    Route(
+        "POST", f"{_K}/hand-over", "resharer", HandOverAnswer,
+        lambda v, r: v.hand_over(r.peer, r.key, r.body), body=HandOverRequest,
+    ),
+    Route(
+        "POST", f"{_K}/hand-over/confirm", "resharer", HandOverConfirmed,
+        lambda v, r: v.confirm_hand_over(r.peer, r.key, r.body), body=HandOverConfirm,
     ),
 )  # fmt: skip

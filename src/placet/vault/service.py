@@ -1,7 +1,8 @@
 """What a vault does for anyone: statements, charters, logs, status (spec/07, section 2).
 
 `Vault` is the whole service; what takes mutual evidence is in `placet.vault.shares`,
-how statements are taken in `placet.vault.taking`, what is pending in `placet.vault.staging`.
+how statements are taken in `placet.vault.taking`, what is pending in `placet.vault.staging`,
+what goes to a new process of the vault in `placet.vault.handover` and `placet.vault.takeover`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from placet.core.messages import (
 from placet.errors import NotFoundError, QuarantinedError
 from placet.storage.log import Logged
 from placet.vault.shares import Shares
-from placet.vault.taking import Taking
+from placet.vault.takeover import TakeOver
 
 SCHEMAS = (1, 2)
 
@@ -44,7 +45,7 @@ PROOF_ROOM = 3072
 """Bytes that a proof takes at most, with what else stands beside an entry."""
 
 
-class Vault(Shares, Taking):
+class Vault(Shares, TakeOver):
     """The service of one vault."""
 
     def witness(self, request: WitnessRequest) -> WitnessAnswer:
@@ -71,10 +72,10 @@ class Vault(Shares, Taking):
                 size=size,
             )
         before, after, proof = self._log.consistency(old, new)
-        key, boot = self._identity.key, self._identity.boot
+        own = self._identity
         return ConsistencyAnswer(
-            before=checkpoint_at(key, boot, old, before),
-            after=checkpoint_at(key, boot, new, after),
+            before=checkpoint_at(own.key, own.boot, old, before, own.line),
+            after=checkpoint_at(own.key, own.boot, new, after, own.line),
             proof=tuple(map(b64, proof)),
         )
 
@@ -97,7 +98,7 @@ class Vault(Shares, Taking):
 
     def charter(self, key: str) -> CharterAnswer:
         """Show everything taken of a key, and whether a share was committed."""
-        state = self._keys.get(key)
+        state = self._mine(key)
         committed = state.record.committed
         _, beside = self._beside(key)
         return CharterAnswer(
@@ -143,7 +144,13 @@ class Vault(Shares, Taking):
             page.append(one)
         until = since + len(page)
         trail = Trail(
-            vault=self._identity.id, key=key, count=end.count, last=end.last, size=size, time=now
+            vault=self._identity.id,
+            line=self._identity.own_line,
+            key=key,
+            count=end.count,
+            last=end.last,
+            size=size,
+            time=now,
         )
         return AuditAnswer(
             entries=tuple(
@@ -191,4 +198,5 @@ class Vault(Shares, Taking):
             size = newest
         elif size != newest:
             root = self._log.consistency(size, size)[0]
-        return checkpoint_at(self._identity.key, self._identity.boot, size, root)
+        own = self._identity
+        return checkpoint_at(own.key, own.boot, size, root, own.line)

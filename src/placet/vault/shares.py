@@ -132,6 +132,7 @@ class Shares(VaultCore):
         held = sign_record(
             Held(
                 vault=self._identity.id,
+                line=self._identity.own_line,
                 key=key,
                 attempt=request.attempt,
                 manifest=digest,
@@ -169,6 +170,7 @@ class Shares(VaultCore):
         committed = sign_record(
             Committed(
                 vault=self._identity.id,
+                line=self._identity.own_line,
                 key=key,
                 manifest=request.manifest,
                 index=self._log.head()[0],
@@ -199,7 +201,7 @@ class Shares(VaultCore):
         """
         if peer.identity is None:
             raise RoleDeniedError("a visitor gets no share", "Attest as a workload.")
-        state, now = self._keys.get(key), self._clock.now()
+        state, now = self._mine(key), self._clock.now()
         # Who is stale decides nothing and logs nothing (spec/10, section 3).
         self._standing.check(state.policy.vault_set)
         try:
@@ -229,6 +231,7 @@ class Shares(VaultCore):
         key, manifest = state.policy.key, manifest_digest(kept.manifest)
         receipt = Released(
             vault=self._identity.id,
+            line=self._identity.own_line,
             key=key,
             manifest=manifest,
             statement=approval.statement,

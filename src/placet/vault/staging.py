@@ -89,7 +89,7 @@ class Staging(VaultCore):
             raise TypeError("sent: not a revoke-pending")
         if statement.key is None:
             raise MalformedError("revoke-pending names the key, or the app's key, it is about")
-        state, stage = self._keys.get(statement.key), statement.body.stage
+        state, stage = self._mine(statement.key), statement.body.stage
         self._standing.check(state.policy.vault_set)
         scopes = [statement.key, *sorted({a.profile.app for a in state.policy.approvals})]
         for scope in scopes:
@@ -108,11 +108,11 @@ class Staging(VaultCore):
 
     def _stage_policy(self, sent: UntrustedStatement, app: str) -> KeyPolicy:
         if sent.statement.key is not None:
-            return self._keys.get(sent.statement.key).policy
+            return self._mine(sent.statement.key).policy
         for signature in sent.signatures:
             stored = self._store.get(f"stager/{signature.signer}/{app}")
             if stored is not None:
-                return self._keys.get(decode(stored.value, StagerRecord).key).policy
+                return self._mine(decode(stored.value, StagerRecord).key).policy
         raise RoleDeniedError(f"no key here lets any of these signers stage for app {app}")
 
     def _pending(self, scope: str) -> tuple[int | None, list[PendingItem]]:

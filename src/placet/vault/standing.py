@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import UNSET
 
 from placet.core.continuity import (
     Beat,
@@ -69,9 +70,10 @@ class Standing:
         clock: For leases.
         rng: Cryptographically secure.
         begin: Called once, when it first stands: it logs the start.
+        line: Of a process that took over: the name of its own log.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword a part
         self,
         *,
         key: Ed25519PrivateKey,
@@ -82,8 +84,9 @@ class Standing:
         clock: LeaseClock,
         rng: Callable[[int], bytes],
         begin: Callable[[], object],
+        line: str = "",
     ) -> None:
-        self._key, self._boot, self._boots = key, boot, boots
+        self._key, self._boot, self._boots, self._line = key, boot, boots, line
         self._public = key.public_key().public_bytes_raw()
         self.id = vault_id(self._public)
         self._store, self._log, self._clock, self._rng = store, log, clock, rng
@@ -143,6 +146,24 @@ class Standing:
             self._young = self._clock.monotonic()
         self.changed(Circle.of(vault_set).others(self.id))
 
+    def check_witnessed(self, vault_set: VaultSet, index: int) -> None:
+        """Raise unless enough of a set's circle saw a log of this vault that holds an entry.
+
+        Raises:
+            VaultStartingError: Too few did, so far.
+        """
+        circle = Circle.of(vault_set)
+        seen = {p for p, a in self._answers.items() if a.witnessed.size > index}
+        if not circle.stands(self.id, seen):
+            waiting = [one for one in circle.others(self.id) if one not in seen]
+            raise VaultStartingError(
+                f"log entry {index} was not witnessed by {circle.needed} others yet",
+                "It goes on by itself when they did. Bring back those that are named.",
+                reason="unwitnessed",
+                needed=circle.needed,
+                waiting=waiting,
+            )
+
     def report(self) -> StandingReport:
         """Say how it stands."""
         size, _ = self._log.head()
@@ -199,17 +220,18 @@ class Standing:
         before, _, proof = self._log.consistency(old, size)
         beat = Beat(
             vault=self.id,
+            line=self._line or UNSET,
             to=peer,
             boot=self._boot,
             boots=self._boots,
             nonce=b64(self._rng(32)),
-            checkpoint=checkpoint_at(self._key, self._boot, size, root),
+            checkpoint=self._checkpoint(size, root),
             time=self._clock.now(),
         )
         request = WitnessRequest(
             beat=sign_record(beat, self._key),
             old=old,
-            before=checkpoint_at(self._key, self._boot, old, before) if old else "",
+            before=self._checkpoint(old, before) if old else "",
             proof=tuple(map(b64, proof)),
             since=since,
         )
@@ -264,6 +286,9 @@ class Standing:
             self.stood()
 
     # --- inside --------------------------------------------------------------------------
+
+    def _checkpoint(self, size: int, root: bytes) -> str:
+        return checkpoint_at(self._key, self._boot, size, root, self._line)
 
     def _root_at(self, size: int) -> bytes:
         return self._log.consistency(size, self._log.head()[0])[0]

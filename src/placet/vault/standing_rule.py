@@ -48,6 +48,9 @@ class StandingRule(Protocol):
     def took(self, vault_set: VaultSet) -> None:
         """Hear that a statement was taken, durably: witnesses are told at once."""
 
+    def check_witnessed(self, vault_set: VaultSet, index: int) -> None:
+        """Raise unless enough of a set's circle saw a log of this vault that holds an entry."""
+
     def report(self) -> StandingReport:
         """Say how it stands."""
 
@@ -67,7 +70,7 @@ class StandingRule(Protocol):
 class StandingMaker(Protocol):
     """What makes a rule for one start; `Standing` is the one that vaults run with."""
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - one keyword a part
         self,
         *,
         key: Ed25519PrivateKey,
@@ -78,5 +81,6 @@ class StandingMaker(Protocol):
         clock: LeaseClock,
         rng: Callable[[int], bytes],
         begin: Callable[[], object],
+        line: str,
     ) -> StandingRule:
         """Return the rule."""

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import UNSET, UnsetType
 
+from placet.core.checkpoint import origin_of
 from placet.core.config import VaultSettings
 from placet.core.continuity import News
 from placet.core.dsse import vault_id
 from placet.core.encoding import encode
 from placet.core.logentry import Draft
-from placet.errors import (
-    KeyNotBornError,
-)
+from placet.errors import HandedOverError, KeyNotBornError, UnavailableError
 from placet.ratls.exchange import Clock
 from placet.storage.log import Log
 from placet.storage.store import Batch, Put, Store
 from placet.vault.keys import Keys, KeyState, record_name
 from placet.vault.news import NewsRing
-from placet.vault.records import (
-    KeyRecord,
-)
+from placet.vault.records import Handed, KeyRecord
 from placet.vault.standing_rule import StandingRule
 from placet.vault.witnessing import Witnessing
 
@@ -33,6 +32,18 @@ class VaultIdentity:
     key: Ed25519PrivateKey
     boot: str
     boots: int
+    line: str = ""
+    """Of a process that took over from another one: the name of its own log (spec/12)."""
+
+    @property
+    def own_line(self) -> str | UnsetType:
+        """Return what receipts say of the log that they name an entry of."""
+        return self.line or UNSET
+
+    @property
+    def origin(self) -> str:
+        """Return the name of this process's log, under which its checkpoints are signed."""
+        return origin_of(self.id, self.line)
 
     @property
     def id(self) -> str:
@@ -50,6 +61,7 @@ class VaultCore:
         log: The log, in that store.
         clock: This vault's time, which never goes back.
         standing: Whether it may serve (I6).
+        release: Returns the code id of what runs here; unknown, nothing is handed over.
     """
 
     def __init__(
@@ -61,11 +73,13 @@ class VaultCore:
         log: Log,
         clock: Clock,
         standing: StandingRule,
+        release: Callable[[], str] | None = None,
     ) -> None:
         self._identity = identity
         self._settings = settings
         self._store, self._log = store, log
         self._clock, self._standing = clock, standing
+        self._release = release
         self._keys = Keys(store)
         self._news = NewsRing(log, self._shown)
         self._witnessing = Witnessing(
@@ -92,15 +106,40 @@ class VaultCore:
                 self._store.commit(Batch(puts))
                 self._standing.took(vault_set)
 
+    def release_code(self) -> str:
+        """Return the code id of the release that runs here.
+
+        Raises:
+            UnavailableError: It cannot be known now: its own evidence does not verify.
+        """
+        if self._release is None:
+            raise UnavailableError("this vault does not know its own release")
+        return self._release()
+
+    def _mine(self, key: str) -> KeyState:
+        """Return the state of a key that this process keeps.
+
+        Raises:
+            KeyNotBornError: It took no birth statement of it.
+            HandedOverError: It let go of it.
+        """
+        state = self._keys.get(key)
+        if isinstance(state.record.handed, Handed):
+            raise handed_over(key, state.record.handed)
+        return state
+
     def _find(self, key: str) -> KeyState | None:
         try:
-            return self._keys.get(key)
+            return self._mine(key)
         except KeyNotBornError:
             return None
 
     def _shown(self, key: str, vault: str) -> News | None:
         """Return how far a key is, if that vault keeps it too."""
-        state = self._find(key)
+        try:
+            state = self._find(key)
+        except HandedOverError:  # its newer process tells
+            return None
         if state is None or vault not in state.policy.vault_set.ids:
             return None
         return News(key=key, version=state.policy.version, head=state.policy.head)
@@ -109,3 +148,15 @@ class VaultCore:
         put = Put(record_name(state.policy.key), encode(record), state.version)
         self._log.commit(*drafts, now=now, changes=(put,))
         self._keys.put(state.policy.key, KeyState(state.version + 1, record, state.policy))
+
+
+def handed_over(key: str, handed: Handed) -> HandedOverError:
+    """Return the problem that says who has a key now."""
+    return HandedOverError(
+        f"a newer process of this vault has key {key}",
+        f"Ask at {handed.endpoint}. If nobody answers there, its operator brings it back.",
+        key=key,
+        endpoint=handed.endpoint,
+        line=handed.line,
+        code=handed.code,
+    )

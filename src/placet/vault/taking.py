@@ -16,19 +16,23 @@ from placet.core.encoding import decode, encode
 from placet.core.limits import MAX_BODY, MAX_HEADS, MAX_RECORD, MAX_WAITING
 from placet.core.logentry import Draft
 from placet.core.messages import CourierItem, TakeAnswer, Taken, TakeRequest
+from placet.core.profile import code_id
 from placet.core.statement import Promote, UntrustedStatement, open_statement
 from placet.errors import (
     AncestorMissingError,
     ApprovalWaitingError,
     ConflictError,
+    HandedOverError,
     KeyNotBornError,
     MalformedError,
     PlacetError,
+    PolicyDeniedError,
     RateLimitedError,
+    UnavailableError,
 )
 from placet.policy.branches import change_branch, check_child
 from placet.policy.charter import Courier, TakenStatement, take, unknown
-from placet.policy.key_policy import KeyPolicy
+from placet.policy.key_policy import KeyPolicy, birth_of
 from placet.storage.store import Put
 from placet.vault.keys import KeyState, charter_of, record_name
 from placet.vault.records import BesideRecord, DroppedRecord, KeyRecord, WaitingItem
@@ -59,7 +63,10 @@ class Taking(Staging):
 
     def lacks(self, news: News) -> bool:
         """Say whether a key is further elsewhere than here."""
-        state = self._find(news.key)
+        try:
+            state = self._find(news.key)
+        except HandedOverError:  # its newer process does
+            return False
         return state is None or state.policy.version < news.version
 
     def follow(self, request: TakeRequest) -> TakeAnswer:
@@ -259,6 +266,8 @@ class Taking(Staging):
         # The entry's time is the very one that was decided by: an auditor decides again.
         at = self._log.head()[0]
         old = state.record if state else KeyRecord(charter=())
+        if state is None and self._identity.line:
+            self._check_first_here(policy.key, new[0].sent)
         if state is None and self.born >= self._settings.max_keys:
             raise RateLimitedError(f"this vault keeps {self.born} keys and takes no more")
         changes = [
@@ -270,6 +279,7 @@ class Taking(Staging):
         for i, fresh in enumerate(new):
             taken = Taken(
                 vault=self._identity.id,
+                line=self._identity.own_line,
                 key=policy.key,
                 statement=fresh.sent.digest,
                 version=_version(fresh),
@@ -292,6 +302,23 @@ class Taking(Staging):
         self._news.add(at, policy.key)
         self._standing.took(policy.vault_set)
         return stored
+
+    def _check_first_here(self, key: str, sent: UntrustedStatement) -> None:
+        """Refuse a key that the process before this one may keep: it comes by a hand-over.
+
+        Raises:
+            PolicyDeniedError: The key was not born under the release that runs here.
+            UnavailableError: It is on its way.
+        """
+        named = map(code_id, birth_of(sent).body.vault_set.profiles)
+        if self.release_code() not in named:
+            raise PolicyDeniedError(
+                "this process of the vault takes keys over, and new ones that name its release",
+                "An older process of it may have this key.",
+                reason="vault-release",
+            )
+        if self._store.get(f"incoming/{key}") is not None:
+            raise UnavailableError(f"key {key} is being taken over", "Try again.")
 
 
 def _couriers(request: TakeRequest) -> tuple[list[Courier], str]:

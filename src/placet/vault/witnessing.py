@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from placet.core.checkpoint import line_of
 from placet.core.continuity import (
     Beat,
     ForkProof,
@@ -20,9 +21,11 @@ from placet.core.continuity import (
 )
 from placet.core.dsse import open_signed, sign_record, vault_id
 from placet.core.encoding import decode, encode, unb64
-from placet.errors import RoleDeniedError
+from placet.core.limits import MAX_LINES
+from placet.errors import RateLimitedError, RoleDeniedError
 from placet.policy.continuity import receive
 from placet.storage.store import Batch, Put, Store
+from placet.vault.records import LinesRecord
 
 NewsSince = Callable[[str, int], tuple[tuple[News, ...], int]]
 """Asked with a vault and a cursor, returns what changed since, and the new cursor."""
@@ -68,7 +71,8 @@ class Witnessing:
                 f"vault {vault} keeps no key together with this one",
                 "Bring this one the charters of the keys that both keep.",
             )
-        name = f"seen/{vault}"
+        line = line_of(_told(request), vault)
+        name = seen_name(vault, line)
         stored = self._store.get(name)
         seen = decode(stored.value, Seen) if stored else None
         heard = receive(seen, request, own=self.id)
@@ -76,7 +80,8 @@ class Witnessing:
             self._keep(heard.fork)
         if heard.seen != seen:
             put = Put(name, encode(heard.seen), stored.version if stored else None)
-            self._store.commit(Batch((put,)))
+            lines = () if stored or not line else (self._line_put(vault, line),)
+            self._store.commit(Batch((put, *lines)))
         beat = open_signed(request.beat, Beat, vault=vault)
         known = heard.seen
         witnessed = Witnessed(
@@ -97,6 +102,17 @@ class Witnessing:
             cursor=cursor,
         )
 
+    def _line_put(self, vault: str, line: str) -> Put:
+        """Return what counts a line of a vault; who runs one process after the other ends here."""
+        stored = self._store.get(lines_name(vault))
+        known = decode(stored.value, LinesRecord).lines if stored else ()
+        if len(known) >= MAX_LINES:
+            raise RateLimitedError(
+                f"{len(known)} processes of vault {vault} were seen here already"
+            )
+        record = LinesRecord(lines=(*known, line))
+        return Put(lines_name(vault), encode(record), stored.version if stored else None)
+
     def fork_of(self, vault: str) -> ForkProof | None:
         """Return what proves that a vault's log forked, if that was seen here."""
         stored = self._store.get(f"fork/{vault}")
@@ -105,3 +121,18 @@ class Witnessing:
     def _keep(self, fork: ForkProof) -> None:
         if self.fork_of(fork.vault) is None:
             self._store.commit(Batch((Put(f"fork/{fork.vault}", encode(fork)),)))
+
+
+def seen_name(vault: str, line: str) -> str:
+    """Return the name of what is remembered of a process of a vault: each has its own log."""
+    return f"seen/{vault}/{line}" if line else f"seen/{vault}"
+
+
+def lines_name(vault: str) -> str:
+    """Return the name of the list of a vault's further processes."""
+    return f"lines/{vault}"
+
+
+def _told(request: WitnessRequest) -> str:
+    """Return the checkpoint of a beat whose signature was not checked yet."""
+    return decode(unb64(request.beat.payload), Beat).checkpoint

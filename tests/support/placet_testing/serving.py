@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -33,9 +34,11 @@ from placet.vault.http import VaultApp
 from placet.vault.lane import Lane
 from placet.vault.main import open_vault
 from placet.vault.peers import Line, Peers
+from placet.vault.predecessor import Adoption
 from placet.vault.service import Vault
 from placet.vault.standing import Standing
 from placet.vault.state import VaultIdentity
+from placet.vault.succession import Adopting
 from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, dev_pki, vault_config
 
@@ -52,6 +55,8 @@ class Served:
     clock: VaultClock
     certificate: tuple[Any, Any]
     """Key and certificate of its TLS end, for tests in which they leak."""
+    adoption: Adoption | None = None
+    """Takes keys over, where it was told to."""
 
     @property
     def member(self) -> VaultMember:
@@ -76,18 +81,40 @@ def vault_set_of(*served: Served, k: int) -> VaultSet:
     )
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, number: int = 1, *, port: int = 0, release: int = 1, alone: bool = True
+    folder: Path,
+    number: int = 1,
+    *,
+    port: int = 0,
+    release: int = 1,
+    adopt: str | None = None,
+    alone: bool = True,
 ) -> AsyncIterator[Served]:
     """Serve a vault from a folder; entering again with the same folder is a restart.
 
     Another ``release`` opens the same store here, which no hardware would let it do: as if
-    all had been handed over to it. Not ``alone``, it asks its real peers before it serves.
+    all had been handed over to it. With ``adopt`` it has a store of its own, and takes keys
+    over from who is there; it is up once an owner lets it. Not ``alone``, it asks its real
+    peers before it serves.
     """
     tee = Tee(vault_config(), version=release, boot=f"boot-{os.urandom(4).hex()}")
-    path = folder / f"served{number}.db"
-    store = SqliteStore(path, Seal(Tee(vault_config()).sealing_key(), "", os.urandom))
+    path, sealing = folder / f"served{number}.db", Tee(vault_config())
+    if adopt is not None:
+        path, sealing, port = folder / f"served{number}-{release}.db", tee, port or free_port()
+    store = SqliteStore(path, Seal(sealing.sealing_key(), "", os.urandom))
+    adopting = Adopting(adopt, f"127.0.0.1:{port}", pause=0.1)
+    try:
+        await adopting.begin(store, tee, verify_evidence)
+    except BaseException:
+        store.close()
+        raise
     rule = partial(AlwaysStanding, ring=str(folder)) if alone else Standing
     vault, identity, config, log, clock = open_vault(tee, store, int(time.time()), rule)
     exchange = ServerExchange(
@@ -117,7 +144,8 @@ async def serving(
         await asyncio.wait({running, bound}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        yield Served(identity, vault, tee, bound.result(), log, clock, certificate)
+        async with adopting.going_on(vault, identity, tee, verify_evidence) as adoption:
+            yield Served(identity, vault, tee, bound.result(), log, clock, certificate, adoption)
     finally:
         await asking.aclose()
         stop.set()

@@ -67,6 +67,9 @@ class AlwaysStanding:
         """Know enough."""
         return False
 
+    def check_witnessed(self, vault_set: VaultSet, index: int) -> None:
+        """Be believed."""
+
     def report(self) -> StandingReport:
         """Stand."""
         size, _ = self._log.head()

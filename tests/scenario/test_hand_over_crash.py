@@ -1,0 +1,399 @@
+"""A hand-over that is cut at any step, on either side, by a crash or by a second process (I16)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from placet_testing.charters import birth_body, composer, owner_of, person, signed
+from placet_testing.charters import profile as app_profile
+from placet_testing.handing import HandOvers, Process
+from placet_testing.tee import Tee, vault_config
+
+from placet.client.clock import HostClock
+from placet.core.body import StageBody
+from placet.core.encoding import b64, decode, encode
+from placet.core.handover import HandOverConfirm, HandOverRequest
+from placet.core.logentry import Draft
+from placet.core.manifest import manifest_digest
+from placet.core.messages import CourierItem, StageRequest, TakeRequest
+from placet.core.profile import VaultMember, VaultSet, code_id
+from placet.core.statement import UntrustedStatement
+from placet.errors import (
+    BindingError,
+    ConflictError,
+    EvidenceStaleError,
+    HandedOverError,
+    KeyCheckError,
+    KeyDeletedError,
+    NotApprovedError,
+    PlacetError,
+    PolicyDeniedError,
+    VerificationError,
+)
+from placet.policy.charter import replay
+from placet.sharing.key import deal
+from placet.storage.store import Put
+from placet.vault import handover
+from placet.vault.records import CommittedShare, KeyRecord, Package
+from placet.vault.takeover import check_package
+
+STEPS = ("ask", "receive", "confirm", "activate")
+LINE, OTHER = "00112233445566ff", "ffeeddccbbaa9988"
+OWNER = owner_of(person("owner").signer)
+
+
+def profile(number: int):
+    """Return the profile of a vault release."""
+    return Tee(vault_config(), version=number).profile()
+
+
+class Story:
+    """One vault of release 1 with a share of one key, whose owner added release 2."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.old = Process(folder / "old.db", 1)
+        self.processes = [self.old]
+        others = tuple(
+            VaultMember(id="sha256:" + f"{i:064x}", endpoint=f"127.0.0.1:{i}", domain=None)
+            for i in (1, 2)
+        )
+        me = VaultMember(id=self.old.id, endpoint="127.0.0.1:7000", domain=None)
+        vaults = VaultSet(k=2, vaults=(me, *others), profiles=(profile(1),))
+        self.statements = [
+            signed(composer(HostClock().now()).birth(birth_body(OWNER, vaults=vaults)))
+        ]
+        self.take(self.statements[0])
+        self.key = self.statements[0].digest
+        self.share = self.keep_share(vaults)
+        self.add(2)
+
+    def take(self, sent: UntrustedStatement, process: Process | None = None) -> None:
+        """Have a process take a statement."""
+        chain = (CourierItem(signed=sent.signed(), receipts=()),)
+        (process or self.old).vault.take(TakeRequest(chain=chain))
+
+    def add(self, *numbers: int) -> None:
+        """Have the owner add releases."""
+        policy = replay(self.statements)
+        update = composer(HostClock().now(), seed=f"{numbers}").update(
+            policy, policy.rules, "newer", vault_profiles=tuple(map(profile, numbers))
+        )
+        self.statements.append(signed(update))
+        self.take(self.statements[-1])
+
+    def keep_share(self, vaults: VaultSet) -> str:
+        """Put a committed share of a key into the old process's record, as creation does."""
+        dealing = deal(
+            bytes(range(32)), key=self.key, vaults=vaults.ids, k=2, generation=1, attempt=1,
+            prev=None, rng=os.urandom,
+        )  # fmt: skip
+        share = b64(dealing.shares[self.old.id])
+        vault = self.old.vault
+        state = vault._keys.get(self.key)
+        receipt = state.record.charter[0].receipts[0]
+        committed = CommittedShare(
+            manifest=dealing.manifest, share=share, certificate=(), committed=receipt
+        )
+        record = msgspec.structs.replace(state.record, committed=committed)
+        draft = Draft(kind="committed", key=self.key, subject=manifest_digest(dealing.manifest))
+        vault._replace(state, record, draft, now=HostClock().now())
+        return share
+
+    def successor(self, release: int = 2, line: str = LINE) -> Process:
+        """Return a new process that has not been started before."""
+        self.processes.append(Process(self.folder / f"new-{line}.db", release, line))
+        return self.processes[-1]
+
+    def hand_over(self, new: Process | None = None) -> HandOvers:
+        """Return the steps between the old process and a new one."""
+        return HandOvers(self.old, new or self.successor(), self.key)
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Iterator[Story]:
+    """Return a vault with a key that may be handed over."""
+    made = Story(tmp_path)
+    yield made
+    for process in made.processes:
+        process.close()
+
+
+def share_at(process: Process, key: str) -> str | None:
+    """Return the share that a process would let go."""
+    committed = process.vault._keys.get(key).record.committed
+    return None if committed is None else committed.share
+
+
+@pytest.mark.req("I16")
+@pytest.mark.parametrize("cut", list(itertools.product(STEPS, ("old", "new", "both"))))
+def test_a_crash_after_any_step_loses_nothing_and_never_has_both_serve(
+    story: Story, cut: tuple[str, str]
+) -> None:
+    """The new process begins again from the start; in the end it has the very same share."""
+    steps = story.hand_over()
+    old, new, key = story.old, steps.new, story.key
+    for name in STEPS:
+        getattr(steps, name)()
+        assert not (old.serves(key) and new.serves(key)), name
+        if name == cut[0]:
+            break
+    if cut[1] in ("old", "both"):
+        old.crash()
+    if cut[1] in ("new", "both") and new.path.exists():
+        new.crash()
+    assert not (old.serves(key) and new.serves(key))
+    steps.run()
+    assert (old.serves(key), new.serves(key)) == (False, True)
+    assert share_at(new, key) == story.share
+    for process in (old, new):
+        process.crash()
+        process.log.verify()
+    assert (old.serves(key), new.serves(key)) == (False, True)
+    assert [e.entry.kind for e in new.log.of_key(key)][:3] == ["taken-over", "carried", "carried"]
+
+
+@pytest.mark.req("I11")
+def test_it_is_logged_and_out_of_service_before_anything_leaves(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the commit fails, nothing is answered and the key is still served."""
+    steps = story.hand_over()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(story.old.store, "commit", full)
+        with pytest.raises(OSError, match="No space"):
+            steps.ask()
+    story.old.crash()
+    assert story.old.serves(story.key)
+    steps.ask()
+    assert not story.old.serves(story.key)
+    last = story.old.log.of_key(story.key)[-1].entry
+    assert (last.kind, last.statement) == ("handed-over", story.statements[1].digest)
+    assert last.subject == code_id(profile(2))
+    assert last.detail is not None
+    assert last.detail["line"] == LINE
+
+
+@pytest.mark.req("I16")
+@pytest.mark.parametrize("order", ["aabb", "abab", "abba", "baab"])
+def test_of_two_new_processes_one_at_most_ever_serves(story: Story, order: str) -> None:
+    """Both may fetch it; who confirms first has it, whatever the other one does."""
+    a, b = story.successor(), story.successor(line=OTHER)
+    steps = {"a": story.hand_over(a), "b": story.hand_over(b)}
+    fetched = set[str]()
+    for name in order:
+        one = steps[name]
+        try:
+            if name not in fetched:
+                one.ask()
+                one.receive()
+                fetched.add(name)
+            else:
+                one.confirm()
+                one.activate()
+        except HandedOverError:
+            continue
+    for one in steps.values():  # each tries again, for as long as it can
+        try:
+            one.run()
+        except HandedOverError:
+            continue
+    serving = [p for p in (story.old, a, b) if p.serves(story.key)]
+    assert len(serving) == 1
+    assert serving[0] is not story.old
+    assert share_at(serving[0], story.key) == story.share
+
+
+@pytest.mark.req("I16")
+def test_a_new_process_that_lost_its_disk_before_it_confirmed_is_replaced(story: Story) -> None:
+    """The old one kept the package: another process takes it, and only that one serves."""
+    lost = story.hand_over()
+    lost.ask()
+    lost.receive()
+    lost.new.store.close()
+    lost.new.path.unlink()
+    other = story.hand_over(story.successor(line=OTHER))
+    other.run()
+    assert other.new.serves(story.key)
+    with pytest.raises(HandedOverError):
+        lost.ask()
+
+
+def test_it_comes_in_parts_of_a_bounded_size(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record larger than one answer is put together, and checked as a whole."""
+    monkeypatch.setattr(handover, "HAND_OVER_PART", 700)
+    steps = story.hand_over()
+    steps.run()
+    assert len(steps.raw) > 5 * 700
+    assert share_at(steps.new, story.key) == story.share
+
+
+def test_what_waits_and_what_is_staged_goes_along(story: Story) -> None:
+    """Under the same times: nothing is shortened by an upgrade, and nothing is forgotten."""
+    now, policy = HostClock().now(), replay(story.statements)
+    staged = composer(now).stage(story.key, stage_body(app_profile(2)))
+    story.old.vault.stage(StageRequest(signed=person("platform").sign(staged).signed()))
+    steps = story.hand_over()
+    steps.run()
+    assert len(steps.new.vault.pending(story.key).pending) == 1
+    assert steps.new.vault.charter(story.key).version == policy.version
+    with pytest.raises(HandedOverError):
+        story.old.vault.pending(story.key)
+
+
+def stage_body(shown):
+    """Return what a stage says of a version."""
+    return StageBody(profile=shown, version="2", source="abc", provenance=None, review=None)
+
+
+def test_a_key_that_was_destroyed_stays_so(story: Story) -> None:
+    """Its tombstone is handed over like any record; there is no share to go along."""
+    policy = replay(story.statements)
+    delete = composer(HostClock().now()).delete(policy, "gone")
+    story.take(signed(delete))
+    steps = story.hand_over()
+    steps.run()
+    assert not steps.new.serves(story.key)
+    again = composer(HostClock().now(), seed="x").update(
+        replay([*story.statements, signed(delete)]),
+        policy.rules,
+        "back",
+        vault_profiles=(profile(4),),
+    )
+    with pytest.raises(KeyDeletedError):
+        story.take(signed(again), steps.new)
+
+
+@pytest.mark.req("R1.8")
+def test_stale_evidence_takes_nothing_over(story: Story) -> None:
+    """Older than a release's may be: attest again."""
+    steps = story.hand_over()
+    request = HandOverRequest(line=LINE, endpoint="127.0.0.1:1", offset=0)
+    stale = steps.new.as_peer(story.old.id)
+    stale = replace(stale, attested_at=stale.attested_at - 61)
+    with pytest.raises(EvidenceStaleError):
+        story.old.vault.hand_over(stale, story.key, request)
+    other = steps.new.as_peer("sha256:" + "00" * 32)
+    with pytest.raises(BindingError):
+        story.old.vault.hand_over(other, story.key, request)
+    third = story.successor(3, OTHER).as_peer(story.old.id)
+    with pytest.raises(NotApprovedError):
+        story.old.vault.hand_over(third, story.key, request)
+    assert story.old.serves(story.key)
+
+
+@pytest.mark.req("I14")
+def test_a_confirmation_of_another_package_or_by_another_erases_nothing(story: Story) -> None:
+    """Nor one that comes before anything was asked for, or by a release that nobody named."""
+    steps = story.hand_over()
+    peer = steps.new.as_peer(story.old.id)
+    confirm = HandOverConfirm(line=LINE, digest="sha256:" + "00" * 32)
+    with pytest.raises(PlacetError):
+        story.old.vault.confirm_hand_over(peer, story.key, confirm)
+    assert story.old.serves(story.key)
+    steps.ask()
+    with pytest.raises(ConflictError):
+        story.old.vault.confirm_hand_over(peer, story.key, confirm)
+    other = HandOverConfirm(line=OTHER, digest=steps.digest)
+    with pytest.raises(HandedOverError):
+        story.old.vault.confirm_hand_over(peer, story.key, other)
+    third = story.successor(3, OTHER).as_peer(story.old.id)
+    mine = HandOverConfirm(line=LINE, digest=steps.digest)
+    with pytest.raises(NotApprovedError):
+        story.old.vault.confirm_hand_over(third, story.key, mine)
+    steps.receive()
+    steps.confirm()
+    steps.confirm()
+    steps.activate()
+    assert share_at(steps.new, story.key) == story.share
+
+
+# --- what a new process does not believe --------------------------------------------------------
+
+
+def _without(number: int) -> Callable[[Package], Package]:
+    def cut(package: Package) -> Package:
+        record = msgspec.structs.replace(package.record, charter=package.record.charter[:number])
+        return msgspec.structs.replace(package, record=record)
+
+    return cut
+
+
+def _share(package: Package) -> Package:
+    committed = package.record.committed
+    assert committed is not None
+    wrong = msgspec.structs.replace(committed, share=b64(b"\x01" * 32))
+    record = msgspec.structs.replace(package.record, committed=wrong)
+    return msgspec.structs.replace(package, record=record)
+
+
+def _signature(package: Package) -> Package:
+    item = package.record.charter[0]
+    signature = item.signed.signatures[0]
+    forged = msgspec.structs.replace(signature, signature=b64(b"\x00" * 64))
+    changed = msgspec.structs.replace(
+        item, signed=msgspec.structs.replace(item.signed, signatures=(forged,))
+    )
+    record = msgspec.structs.replace(package.record, charter=(changed, *package.record.charter[1:]))
+    return msgspec.structs.replace(package, record=record)
+
+
+@pytest.mark.parametrize(
+    ("change", "expect"),
+    [
+        (lambda p: msgspec.structs.replace(p, key="sha256:" + "11" * 32), VerificationError),
+        (lambda p: msgspec.structs.replace(p, vault="sha256:" + "11" * 32), VerificationError),
+        (_without(0), VerificationError),
+        # The birth alone does not name the release that takes over.
+        (_without(1), PolicyDeniedError),
+        (_share, KeyCheckError),
+        (_signature, PlacetError),
+    ],
+    ids=["key", "vault", "no charter", "older charter", "share", "signature"],
+)
+def test_a_package_is_checked_before_any_of_it_counts(
+    story: Story, change: Callable[[Package], Package], expect: type[PlacetError]
+) -> None:
+    """Whoever the old process is: charter, releases and shares must fit the key id."""
+    steps = story.hand_over()
+    steps.ask()
+    raw = encode(change(decode(steps.raw, Package)))
+    with pytest.raises(expect):
+        check_package(raw, story.key, story.old.as_sender(), release=code_id(profile(2)))
+    check_package(steps.raw, story.key, story.old.as_sender(), release=code_id(profile(2)))
+
+
+def test_a_package_from_a_release_that_the_owner_never_named_is_refused(story: Story) -> None:
+    """A process of other code that poses as the old vault plants nothing under its id."""
+    steps = story.hand_over()
+    steps.ask()
+    stranger = Process(story.folder / "stranger.db", 5)
+    story.processes.append(stranger)
+    claims = msgspec.structs.replace(stranger.as_sender().claims, instance=story.old.id)
+    poses = replace(stranger.as_sender(), claims=claims)
+    with pytest.raises(NotApprovedError):
+        check_package(steps.raw, story.key, poses, release=code_id(profile(2)))
+
+
+def test_a_charter_that_a_courier_brought_first_is_no_hindrance(story: Story) -> None:
+    """The new process may know the key already, without a share: both are put together."""
+    steps = story.hand_over()
+    steps.ask()
+    steps.receive()
+    new = steps.new
+    record = KeyRecord(charter=decode(steps.raw, Package).record.charter[:1])
+    new.log.commit(now=HostClock().now(), changes=(Put(f"key/{story.key}", encode(record)),))
+    steps.confirm()
+    steps.activate()
+    assert share_at(new, story.key) == story.share
+    assert new.vault.charter(story.key).version == 2
