@@ -18,9 +18,11 @@ from rich.table import Table
 
 from placet.cli.output import exit_code, show_error
 from placet.cli.settings import Home
-from placet.errors import NotFoundError, PlacetError
+from placet.core.profile import code_id
+from placet.errors import MalformedError, NotFoundError, PlacetError
 from placet_dev import local, play
 from placet_dev.apps import Refusal
+from placet_dev.constellation import LocalConstellation
 from placet_dev.demo.run import run_demo
 from placet_dev.demo.stage import Silence, Stage
 from placet_dev.local import Part
@@ -145,6 +147,49 @@ def down(*, state: Path, wipe: bool) -> int:
     if wipe:
         shutil.rmtree(state)
     click.echo(f"down; {state} {'is gone' if wipe else 'stays'}")
+    return 0
+
+
+@dev.command("vault-upgrade")
+@click.argument("which", required=False, metavar="[N|all]")
+@click.option("--release", type=int, help="Which release.  [default: the newest, or the second]")
+@state_option
+@_ending
+def vault_upgrade(*, which: str | None, release: int | None, state: Path) -> int:
+    """Build a newer release of the vaults; or have it take over from vault N, or from all.
+
+    Without an argument it is built, and what owners have to add is written to a file. A
+    vault's older process goes on with the keys whose owners have not added the release.
+    """
+    found = LocalConstellation.find(state.absolute())
+    number = release or max(2, *found.releases)
+    if which is None:
+        file = found.build_release(number)
+        click.echo(
+            f"release {number} of the vaults is built: code {code_id(found.profile(number))}"
+        )
+        click.echo(f"profile: {file}")
+        click.echo(f"next: placet key update KEY --add-vault-release {file} --reason '...'")
+        click.echo("      placet dev vault-upgrade all")
+        return 0
+    if number not in found.releases:
+        raise NotFoundError(f"release {number} is not built", "placet dev vault-upgrade")
+    numbers = range(1, len(found.vaults) + 1)
+    if which != "all":
+        if not which.isdecimal() or int(which) not in numbers:
+            raise MalformedError(f"there is no vault {which!r}", f"There are 1 to {len(numbers)}.")
+        numbers = range(int(which), int(which) + 1)
+    stay = 0
+    for i in numbers:
+        if found.vaults[i - 1].release >= number:
+            click.echo(f"vault {i}: runs release {found.vaults[i - 1].release} already")
+            continue
+        kept = found.upgrade(i, number)
+        stay = max(stay, kept)
+        how = f"{kept} keys stay with the older release" if kept else "the older release has ended"
+        click.echo(f"vault {i}: release {number} has taken over; {how}")
+    if stay:
+        click.echo("next: their owners add the release, then: placet dev vault-upgrade all")
     return 0
 
 

@@ -10,6 +10,7 @@ vaults.json   what `placet key new --vaults` takes
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ import msgspec
 
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.encoding import Int, Record
+from placet.core.profile import Profile
 from placet.errors import ConflictError, NotFoundError
 from placet_dev.tee.bundle import profile_of, read_bundle
 from placet_dev.tee.control import Launcher, spawn_launcher
@@ -36,6 +38,7 @@ class Remembered(Record):
     id: str
     process: str
     probe: Int = 0
+    release: Int = 1
 
 
 class LocalConstellation:
@@ -53,6 +56,8 @@ class LocalConstellation:
     ) -> None:
         self.state, self.launcher, self.k = state, launcher, k
         self.vaults = tuple(vaults)
+        self.beside: dict[int, VaultProcess] = {}
+        """By number of a vault: its newer process, where the older one still has keys."""
 
     @classmethod
     def create(
@@ -85,10 +90,12 @@ class LocalConstellation:
         said("software TEE")
         launcher = spawn_launcher(state / "tee", detach=detach)
         vaults = [
-            VaultProcess(folder=state / "vaults" / str(i + 1), port=port)
-            for i, port in enumerate(ports)
+            VaultProcess(folder=_folder(state, i, 1), port=port) for i, port in enumerate(ports, 1)
         ]
         made = cls(state, launcher, vaults, k=k)
+        with contextlib.suppress(NotFoundError):
+            # What lived there before goes on as the releases that it had.
+            made._go_on(cls.find(state))
         try:
             made._start(said)
         except BaseException:
@@ -108,17 +115,12 @@ class LocalConstellation:
             kept = msgspec.json.decode((state / "constellation.json").read_bytes(), type=_Kept)
         except FileNotFoundError as e:
             raise NotFoundError(f"no constellation in {state}", "Start one: placet dev up.") from e
-        vaults = [
-            VaultProcess(
-                folder=state / "vaults" / str(i + 1),
-                port=v.port,
-                probe=v.probe,
-                id=v.id,
-                process=v.process,
-            )
-            for i, v in enumerate(kept.vaults)
-        ]
-        return cls(state, Launcher(state / "tee" / "control"), vaults, k=kept.k)
+        vaults = [_process(state, i, v) for i, v in enumerate(kept.vaults, 1)]
+        found = cls(state, Launcher(state / "tee" / "control"), vaults, k=kept.k)
+        for number, newer in kept.beside.items():
+            i = int(number)
+            found.beside[i] = _process(state, i, newer, adopts=vaults[i - 1].member.endpoint)
+        return found
 
     @property
     def cache(self) -> Path:
@@ -132,20 +134,86 @@ class LocalConstellation:
 
     @property
     def bundle(self) -> Path:
-        """Return the folder of the vaults' bundle."""
-        return self.state / "bundles" / "vault"
+        """Return the folder of the vaults' first bundle."""
+        return self.bundle_of(1)
+
+    def bundle_of(self, release: int) -> Path:
+        """Return the folder of the bundle of a release of the vaults."""
+        return self.state / "bundles" / ("vault" if release == 1 else f"vault-{release}")
+
+    @property
+    def releases(self) -> tuple[int, ...]:
+        """Return the releases of the vaults that were built here, oldest first."""
+        built = (r for r in itertools.count(1) if not self.bundle_of(r).exists())
+        return tuple(range(1, next(built)))
+
+    def profile(self, release: int) -> Profile:
+        """Return the profile of a release of the vaults, as owners add it."""
+        return profile_of(
+            read_bundle(self.bundle_of(release)),
+            anchor=self.launcher.trust().root.anchor,
+            security_version=SECURITY_VERSION,
+            tcb=UP_TO_DATE,
+        )
+
+    def build_release(self, release: int) -> Path:
+        """Build a release of the vaults, and return the file of its profile.
+
+        It differs from the one before in a file that says which it is, so in its
+        measurement: no vault of it opens what another one sealed.
+        """
+        roots = (self.launcher.trust().root,)
+        vault_bundle(self.bundle_of(release), roots, self.cache, release)
+        file = self.state / f"vault-release-{release}.json"
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self.profile(release))))
+        return file
+
+    def upgrade(self, number: int, release: int) -> int:
+        """Have a newer release take over from a vault (counted from 1), as far as owners allow.
+
+        With nothing left to keep, the older process ends, and the newer one gets its port.
+
+        Returns:
+            How many keys stay with the older process.
+
+        Raises:
+            PolicyDeniedError: No key's owner has added the release. Nothing has changed.
+            ConflictError: The vault runs that release already.
+        """
+        older = self.vaults[number - 1]
+        if older.release >= release:
+            raise ConflictError(f"vault {number} runs release {older.release} already")
+        newer = self.beside.get(number)
+        if newer is None:
+            newer = VaultProcess(
+                folder=_folder(self.state, number, release),
+                release=release,
+                adopts=older.member.endpoint,
+            )
+        else:
+            newer.end(self.launcher)  # it looks for all that may be had when it starts
+        kept = newer.take_over(self.launcher, self.bundle_of(release))
+        self.beside[number] = newer
+        self._remember()
+        if kept == 0:
+            older.end(self.launcher)
+            newer.end(self.launcher)
+            newer.port, newer.adopts = older.port, ""
+            del self.beside[number]
+            self.vaults = (*self.vaults[: number - 1], newer, *self.vaults[number:])
+            self._remember()
+            newer.start(self.launcher, self.bundle_of(release))
+            self._remember()
+        write_vaults(self.file, self.listed())
+        return kept
 
     def listed(self) -> VaultsFile:
         """Return what ``vaults.json`` says."""
         root = self.launcher.trust().root
-        profile = profile_of(
-            read_bundle(self.bundle),
-            anchor=root.anchor,
-            security_version=SECURITY_VERSION,
-            tcb=UP_TO_DATE,
-        )
         members = tuple(v.member for v in self.vaults)
-        return VaultsFile(k=self.k, vaults=members, profiles=(profile,), trust_roots=(root,))
+        newest = max(v.release for v in (*self.vaults, *self.beside.values()))
+        profiles = tuple(self.profile(r) for r in self.releases if r <= newest)
+        return VaultsFile(k=self.k, vaults=members, profiles=profiles, trust_roots=(root,))
 
     def kill(self, *numbers: int) -> None:
         """Send vaults (counted from 1) SIGKILL, and wait until they are gone."""
@@ -155,6 +223,8 @@ class LocalConstellation:
     def restart(self, *numbers: int) -> None:
         """Start vaults (counted from 1) again, on the store and port that they had."""
         self._each([self.vaults[n - 1] for n in numbers])
+        running = {p.id for p in self.launcher.list() if p.exit is None}
+        self._each([v for v in self.beside.values() if v.process not in running])
         self._remember()
 
     def ended(self) -> tuple[int, ...]:
@@ -183,24 +253,33 @@ class LocalConstellation:
         vault_bundle(self.bundle, (self.launcher.trust().root,), self.cache)
         said(f"{len(self.vaults)} vaults")
         self._each(self.vaults)
+        self._each(tuple(self.beside.values()))
         self._remember()
         write_vaults(self.file, self.listed())
+
+    def _go_on(self, before: Self) -> None:
+        for fresh, old in zip(self.vaults, before.vaults, strict=False):
+            fresh.folder, fresh.release = old.folder, old.release
+        for number, newer in before.beside.items():
+            newer.adopts = (
+                f"{HOST}:{self.vaults[number - 1].port or before.vaults[number - 1].port}"
+            )
+            self.beside[number] = newer
 
     def _each(self, vaults: Sequence[VaultProcess]) -> None:
         """Start vaults side by side: each start copies and hashes a bundle."""
         if not vaults:
             return
         with ThreadPoolExecutor(max_workers=len(vaults)) as pool:
-            for done in [pool.submit(v.start, self.launcher, self.bundle) for v in vaults]:
+            jobs = [pool.submit(v.start, self.launcher, self.bundle_of(v.release)) for v in vaults]
+            for done in jobs:
                 done.result()
 
     def _remember(self) -> None:
         kept = _Kept(
             k=self.k,
-            vaults=tuple(
-                Remembered(port=v.port, id=v.id, process=v.process, probe=v.probe)
-                for v in self.vaults
-            ),
+            vaults=tuple(map(_remembered, self.vaults)),
+            beside={str(n): _remembered(v) for n, v in self.beside.items()},
         )
         (self.state / "constellation.json").write_bytes(msgspec.json.encode(kept))
 
@@ -208,6 +287,33 @@ class LocalConstellation:
 class _Kept(Record):
     k: Int
     vaults: tuple[Remembered, ...]
+    beside: dict[str, Remembered] = msgspec.field(default_factory=dict)
+
+
+def _remembered(vault: VaultProcess) -> Remembered:
+    return Remembered(
+        port=vault.port,
+        id=vault.id,
+        process=vault.process,
+        probe=vault.probe,
+        release=vault.release,
+    )
+
+
+def _process(state: Path, number: int, kept: Remembered, adopts: str = "") -> VaultProcess:
+    return VaultProcess(
+        folder=_folder(state, number, kept.release),
+        port=kept.port,
+        probe=kept.probe,
+        id=kept.id,
+        process=kept.process,
+        release=kept.release,
+        adopts=adopts,
+    )
+
+
+def _folder(state: Path, number: int, release: int) -> Path:
+    return state / "vaults" / (str(number) if release == 1 else f"{number}-release-{release}")
 
 
 def check_port(port: int) -> None:

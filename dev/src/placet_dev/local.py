@@ -92,9 +92,22 @@ def status(state: Path) -> tuple[Part, ...]:
     control = str(constellation.launcher.control)
     log = state / "tee" / "launcher.log"
     kept = _read(state)
+    running = () if not tee else {p.id for p in constellation.launcher.list() if p.exit is None}
+    newer = tuple(
+        Part(
+            name=f"vault-{i}-release-{v.release}",
+            endpoint=v.member.endpoint,
+            running=v.process in running,
+            id=v.id,
+            log=v.log,
+            probe=f"{HOST}:{v.probe}" if v.probe and v.process in running else "",
+        )
+        for i, v in sorted(constellation.beside.items())
+    )
     return (
         Part(name="tee", endpoint=control, running=tee, id="", log=log),
         *vaults,
+        *newer,
         Part(
             name="platform",
             endpoint=kept.address if kept else "",

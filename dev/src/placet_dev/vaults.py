@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import socket
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 from placet.core.config import TrustRoot, VaultConfig, VaultSettings
 from placet.core.limits import MAX_EVIDENCE_AGE
 from placet.core.profile import TcbRules, VaultMember
+from placet.errors import PolicyDeniedError, UnavailableError
 from placet_dev.tee.bundle import Bundle, BundleSpec, read_bundle, write_bundle
 from placet_dev.tee.control import Launcher
 from placet_dev.tee.runtime import build_runtime
-from placet_dev.waiting import size, wait_for_line, written
+from placet_dev.waiting import size, wait_for, wait_for_line, written
 
 HOST = "127.0.0.1"
 APP = "placet-vault"
 ARGV = (
-    "placet.vault.main:main", "--listen", "{listen}", "--data", "{data}", "--probe", "{probe}"
+    "placet.vault.main:main", "--listen", "{listen}", "--data", "{data}", "--probe", "{probe}",
+    "--adopt", "{adopt}", "--endpoint", "{endpoint}",
 )  # fmt: skip
 SETTINGS = VaultSettings(evidence_age=MAX_EVIDENCE_AGE, max_keys=1000)
 UP_TO_DATE = TcbRules(
@@ -33,18 +39,30 @@ READY = re.compile(
     rf"vault (?P<id>sha256:[0-9a-f]{{64}}) ready on {re.escape(HOST)}:(?P<port>\d+), boot \d+$",
     re.MULTILINE,
 )
+CAUGHT_UP = re.compile(
+    r"caught up with the old process: (?P<kept>\d+) keys stay there$", re.MULTILINE
+)
+REFUSED = re.compile(r"waiting to take over from \S+: no key's owner .*$", re.MULTILINE)
 PROBES = re.compile(rf"probes on {re.escape(HOST)}:(?P<port>\d+)$", re.MULTILINE)
 
 
-def vault_bundle(folder: Path, roots: tuple[TrustRoot, ...], cache: Path) -> Bundle:
+def vault_bundle(
+    folder: Path, roots: tuple[TrustRoot, ...], cache: Path, release: int = 1
+) -> Bundle:
     """Return the bundle of vaults in ``folder``; write it if there is none.
 
     An old one stays as it is: a sealed store opens for the very code that sealed it only.
+    Releases differ in a file of the image that says which one it is, so in their measurement.
     """
     if (folder / "bundle.toml").exists():
         return read_bundle(folder)
     config = VaultConfig(app=APP, argv=ARGV, environment={}, settings=SETTINGS, trust_roots=roots)
-    return write_bundle(folder, BundleSpec(config=config, runtime=build_runtime(cache)))
+    runtime = build_runtime(cache)
+    if release == 1:
+        return write_bundle(folder, BundleSpec(config=config, runtime=runtime))
+    with tempfile.TemporaryDirectory() as image:
+        (Path(image) / "release").write_text(f"{release}\n")
+        return write_bundle(folder, BundleSpec(config=config, runtime=runtime, image=Path(image)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +75,8 @@ class VaultProcess:
         probe: Where it answers probes: a free port at each start, or 0 with an older bundle.
         id: Its vault id, once known.
         process: The launcher's name for its last start.
+        release: Which release it runs.
+        adopts: Where the older process is that it takes keys over from; empty: nowhere.
     """
 
     folder: Path
@@ -64,6 +84,8 @@ class VaultProcess:
     probe: int = 0
     id: str = ""
     process: str = field(default="")
+    release: int = 1
+    adopts: str = ""
 
     @property
     def log(self) -> Path:
@@ -83,16 +105,63 @@ class VaultProcess:
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         before = size(self.log)
-        params = {"listen": f"{HOST}:{self.port}", "data": str(self.folder.absolute() / "data")}
-        if "{probe}" in read_bundle(bundle).config.argv:
-            params["probe"] = f"{HOST}:0"
+        if self.adopts and not self.port:
+            self.port = free_port()
+        at = f"{HOST}:{self.port}"
+        params = {
+            "listen": at,
+            "data": str(self.folder.absolute() / "data"),
+            "probe": f"{HOST}:0",
+            "adopt": self.adopts or "none",
+            "endpoint": at,
+        }
+        argv = read_bundle(bundle).config.argv
+        params = {name: value for name, value in params.items() if f"{{{name}}}" in argv}
         self.process = launcher.start(bundle, params, log=self.log).id
         said = wait_for_line(launcher, self.process, self.log, READY, before)
         self.id, self.port = said["id"], int(said["port"])
         if probes := PROBES.search(written(self.log, before)):
             self.probe = int(probes["port"])
 
+    def take_over(self, launcher: Launcher, bundle: Path) -> int:
+        """Start it, and wait until it has all that the older process may let it have.
+
+        Returns:
+            How many keys stay with the older process.
+
+        Raises:
+            PolicyDeniedError: No key's owner has added this release. It is ended again.
+        """
+        before = size(self.log)
+        starting = Thread(target=self._quietly, args=(launcher, bundle), daemon=True)
+        starting.start()
+
+        def said() -> re.Match[str] | None:
+            text = written(self.log, before)
+            if REFUSED.search(text):
+                self.end(launcher)
+                raise PolicyDeniedError(
+                    "no key's owner has added this release of the vaults",
+                    "The owner of each key can: placet key update KEY --add-vault-release FILE",
+                    reason="vault-release",
+                )
+            return CAUGHT_UP.search(text)
+
+        kept = int(wait_for(said, f"the new release to take over (see {self.log})")["kept"])
+        starting.join()
+        return kept
+
+    def _quietly(self, launcher: Launcher, bundle: Path) -> None:
+        with contextlib.suppress(UnavailableError):  # it was ended: why is said elsewhere
+            self.start(launcher, bundle)
+
     def end(self, launcher: Launcher, number: int = signal.SIGTERM) -> None:
         """Send a signal and wait for the end; SIGKILL is a power failure."""
         launcher.stop(self.process, number)
         launcher.wait(self.process)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody has now."""
+    with socket.create_server((HOST, 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -34,9 +34,10 @@ from placet.cli.output import (
 )
 from placet.cli.passkey_young import young, young_facts
 from placet.cli.pen import words
-from placet.cli.policy_words import Names
+from placet.cli.policy_words import Names, listed
 from placet.cli.reach import Target, clock
 from placet.cli.words import titled
+from placet.core.profile import code_id
 from placet.core.statement import Chained, UntrustedStatement
 from placet.policy.charter import effective_at
 from placet.policy.key_policy import Approval, KeyPolicy
@@ -70,6 +71,7 @@ def document(target: Target, found: Look) -> dict[str, object]:
         "floor": policy.floor,
         "k": policy.vault_set.k,
         "n": policy.vault_set.n,
+        "vault_releases": [code_id(p) for p in policy.vault_set.profiles],
         "approvals": [
             {
                 "code": a.code,
@@ -134,7 +136,7 @@ def _print(target: Target, found: Look) -> None:
             f"{target.known.constellation}: any {policy.vault_set.k} of {len(vaults)}",
         ),
     ]
-    facts += [*standing_facts(found), *young_facts(policy, clock.now())]
+    facts += [*_releases(found), *standing_facts(found), *young_facts(policy, clock.now())]
     answer(Text(policy.label, style="bold"))
     show_facts(facts)
     rows: list[tuple[Cell, ...]] = [
@@ -165,6 +167,19 @@ def _print(target: Target, found: Look) -> None:
         [_vault(v) for v in vaults],
     )
     _notes(target, found)
+
+
+def _releases(found: Look) -> list[Fact]:
+    """Return which releases the vaults run, where the owner named several."""
+    profiles = found.policy.vault_set.profiles
+    if len(profiles) == 1:
+        return []
+    facts: list[Fact] = []
+    for number, profile in enumerate(profiles, 1):
+        there = [str(v.number) for v in found.vaults if v.release == number]
+        where = f"runs at {listed(there)}" if there else "runs nowhere now"
+        facts.append((f"vault release {number}", f"{short(code_id(profile))}, {where}"))
+    return facts
 
 
 def _data_key(found: Look) -> Text:

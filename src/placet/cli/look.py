@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from placet.cli.output import bad, good, odd, plain, short
 from placet.client.charters import CharterView, Fork
 from placet.client.constellation import Constellation
 from placet.client.fan_out import Outcomes
 from placet.core.encoding import Record
 from placet.core.messages import CharterAnswer
+from placet.core.profile import code_id
 from placet.core.statement import open_statement
 from placet.errors import ConflictError, KeyNotBornError, QuorumError
 from placet.policy.charter import TakenStatement
 from placet.policy.key_policy import KeyPolicy
+from placet.policy.match import code_of
 
 Standing = Literal["current", "behind", "unborn", "fork", "unbelievable", "silent"]
 
@@ -34,6 +38,8 @@ class VaultState(Record):
     share: str | None
     """Digest of the key manifest under which it committed a share."""
     why: str | None
+    release: int | None = None
+    """Which of the vault set's releases it runs, from 1; not asked while there is only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,24 @@ async def look_at(vaults: Constellation, key: str) -> tuple[Look, Mapping[str, C
             f"no vault has taken the birth of key {key} yet",
             f"Bring it to them: placet key sync {short(key)}",
         ) from e
-    return Look(view, tuple(_states(view, outcomes))), outcomes.values
+    running = await _releases(vaults, view)
+    # Where it was found in the end: a vault may have sent us on to its newer process.
+    at = {m.id: m.endpoint for m in vaults.vault_set.vaults}
+    states = tuple(
+        msgspec.structs.replace(s, release=running.get(s.vault), endpoint=at[s.vault])
+        for s in _states(view, outcomes)
+    )
+    return Look(view, states), outcomes.values
+
+
+async def _releases(vaults: Constellation, view: CharterView) -> Mapping[str, int]:
+    """Return which release each vault proves to run, where the owner named several."""
+    codes = [code_id(p) for p in view.policy.vault_set.profiles]
+    if len(codes) == 1:
+        return {}
+    met = await vaults.fan_out(lambda v: v.meet())
+    running = {v: code_of(p.identity) for v, p in met.values.items() if p.identity is not None}
+    return {v: codes.index(code) + 1 for v, code in running.items() if code in codes}
 
 
 def _states(view: CharterView, outcomes: Outcomes[CharterAnswer]) -> list[VaultState]:

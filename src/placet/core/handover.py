@@ -24,6 +24,8 @@ class HandOverList(Record):
     """Where the next page begins."""
     end: bool
     """Whether the log ended with this page."""
+    kept: Int
+    """Keys that the old process has not let go of for good, the caller's or not."""
 
 
 class HandOverRequest(Record):

@@ -73,7 +73,8 @@ class HandOver(Taking):
             except PlacetError:
                 continue
             found.append(key)
-        return HandOverList(keys=tuple(found), next=stop, end=stop == size)
+        kept = self._store.count("key") - self._store.count("let-go")
+        return HandOverList(keys=tuple(found), next=stop, end=stop == size, kept=kept)
 
     def hand_over(self, peer: VerifiedPeer, key: str, request: HandOverRequest) -> HandOverAnswer:
         """Let go of a key, durably, and then let its record go."""
@@ -121,6 +122,7 @@ class HandOver(Taking):
                 handed,
                 Draft(kind="hand-over-confirmed", key=key, detail={"line": handed.line}),
                 Delete(_package_name(key), kept.version),
+                Put(f"let-go/{key}", b"{}"),
                 *changes,
                 now=self._clock.now(),
                 at=handed.index,

@@ -59,6 +59,8 @@ from placet.vault.standing_rule import StandingMaker
 from placet.vault.state import VaultIdentity
 from placet.vault.succession import IDENTITY, Adopting, measured_config
 
+NOBODY = "none"
+"""What ``--adopt`` may say where a measured command line has it and there is nobody to adopt."""
 CERTIFICATE_LIFETIME = 365 * 24 * 3600
 MINUTE = 60
 
@@ -82,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--adopt",
+        default=NOBODY,
         metavar="HOST:PORT",
         help="take keys over from an older release of this vault, which runs there: each key"
         " whose owner added this release (a new --data only; default: none)",
@@ -97,7 +100,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     start_logging(options.log_format)
     listen = _address(parser, "--listen", options.listen)
-    if options.adopt and not (listen[1] or options.endpoint):
+    old = None if options.adopt == NOBODY else options.adopt
+    if old and not (listen[1] or options.endpoint):
         parser.error("--adopt needs a port in --listen, or --endpoint")
     probe = None if options.probe is None else _address(parser, "--probe", options.probe)
     try:
@@ -108,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
         os.umask(0o077)
         self_test(now=int(time.time()))
         folder = CollateralFolder(options.collateral or options.data / "collateral")
-        adopting = Adopting(options.adopt, options.endpoint or options.listen)
+        adopting = Adopting(old, options.endpoint or options.listen)
         run = _run(open_producer(), options.data, folder, listen, probe=probe, adopting=adopting)
         asyncio.run(run)
     except asyncio.CancelledError:

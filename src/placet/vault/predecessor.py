@@ -251,6 +251,8 @@ class Adoption:
         self._vault, self._old, self._line, self._endpoint = vault, old, line, endpoint
         self.taken = 0
         """Keys that this process took over since it started."""
+        self.kept = -1
+        """Keys that stay with the old process for now."""
         self.caught_up = asyncio.Event()
         """Set once the end of the old log was reached, with all that may be had of it."""
 
@@ -259,15 +261,16 @@ class Adoption:
         since, failed = 0, False
         while True:
             try:
-                page = await self._old.list(since)
+                before, page = self.taken, await self._old.list(since)
                 for key in page.keys:
                     failed |= not await self._one(key)
+                if self.taken > before:
+                    continue  # what stays there is asked anew
                 since = page.next
                 if page.end:
-                    if not failed and not self.caught_up.is_set():
-                        log.info(
-                            "caught up with %s, %d keys taken over", self._old.endpoint, self.taken
-                        )
+                    if not failed and self.kept != page.kept:
+                        self.kept = page.kept
+                        log.info("caught up with the old process: %d keys stay there", page.kept)
                         self.caught_up.set()
                     since, failed = (0, False) if failed else (since, False)
                     await asyncio.sleep(pause)
