@@ -195,3 +195,6 @@ ALL_WORK_RATE, ALL_WORK_BURST = 2048, 16384
 
 REQUEST_RATE, REQUEST_BURST = 1000, 2000
 """Requests of one TLS key: a second, and saved up."""
+
+MAX_TURN = 128
+"""Requests that a vault decides, and makes durable, together."""

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,6 +33,7 @@ from placet.ratls.exchange import VerifiedPeer
 from placet.vault.quota import Quota
 from placet.vault.routes import ROUTES, Asked, Route
 from placet.vault.service import Vault
+from placet.vault.turn import Turn
 from placet.vault.watch import Answered, Watch, unwatched
 
 Scope = MutableMapping[str, Any]
@@ -63,6 +65,7 @@ class VaultApp:
     def __init__(self, vault: Vault, watch: Watch = unwatched, soon: Soon | None = None) -> None:
         self._vault, self._watch, self._soon = vault, watch, soon
         self._quota = Quota(time.monotonic)
+        self._turn = Turn(vault.group)
         self._routes = [(route, route.pattern) for route in ROUTES]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +104,7 @@ class VaultApp:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             try:
-                return self._answer(request, peer, raw)
+                return await self._turn.run(partial(self._answer, request, peer, raw))
             except VaultStartingError:
                 if self._soon is None or not await self._soon(deadline):
                     raise

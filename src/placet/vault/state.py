@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -95,6 +96,10 @@ class VaultCore:
     def born(self) -> int:
         """Return how many keys were born here."""
         return self._store.count("key")
+
+    def group(self) -> AbstractContextManager[None]:
+        """Make what is decided inside durable together, when it ends (`Store.group`)."""
+        return self._store.group()
 
     def find_circles(self) -> None:
         """Learn the vault sets of keys that an earlier release stored without them; once."""

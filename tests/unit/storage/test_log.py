@@ -325,6 +325,7 @@ def denials(log, key):
     return len(trail), sum(counted)
 
 
+@pytest.mark.req("R7.5")
 def test_flood_of_denials_is_counted_and_not_kept_one_by_one(log):
     """Bounded growth in each minute, exact count once they have passed."""
     for second in range(180):
@@ -347,6 +348,7 @@ def test_denials_of_one_key_do_not_hide_those_of_another(log):
     assert denials(log, OTHER_KEY) == (1, 1)
 
 
+@pytest.mark.req("R7.3", "R7.5")
 def test_denial_that_cannot_be_written_is_not_forgotten(log, store):
     """The answer is an error, and the counts stay."""
     for _ in range(MAX_DENIALS + 5):
