@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from placet_testing.charters import birth_body, composer, owner_of, person, signed
+from placet_testing.exports import write
 from placet_testing.releases import CONFIG, OWNER, K, N, World, release, releases
 from placet_testing.serving import Served, serving, trust
 from placet_testing.tee import Tee, dev_pki, vault_config
@@ -19,6 +21,7 @@ from placet_testing.tee import Tee, dev_pki, vault_config
 from placet.attest.verify import verify_evidence
 from placet.cli.trail import read_trail
 from placet.client.clock import HostClock
+from placet.client.export import fetch, lines
 from placet.client.following import open_charter
 from placet.client.vaults_file import VaultsFile
 from placet.core.attestation import CertificateClaims, Context, Evidence, report_data
@@ -42,6 +45,8 @@ from placet.policy.charter import replay
 from placet.ratls import exchange as channel
 from placet.ratls.exchange import ExpectVault, WorkloadProver
 from placet.vault.predecessor import Predecessor
+from placet_audit.audit import audit
+from placet_audit.export import read_exports
 
 LINE = "00112233445566ff"
 DEADLINE = 20
@@ -232,6 +237,45 @@ async def test_the_trail_goes_on_in_a_log_of_its_own(world: World) -> None:
         taken = [open_signed(i.receipts[0], Taken, vault=new.identity.id) for i in receipts]
         assert [t.line for t in taken] == [msgspec.UNSET, msgspec.UNSET, new.identity.line]
         assert "line" not in kinds(old(world), world.key)
+
+
+@pytest.mark.req("R7.1")
+async def test_the_auditor_reads_both_logs_of_an_upgraded_vault(world: World) -> None:
+    """Exports from before and after: each release is justified, in whichever log it stands."""
+    await world.submit(world.add(2))
+    before = await exported(world, "before.jsonl")
+    async with upgraded(world, 1, 2) as new:
+        await world.stop(4, 5)
+        await world.unlock(world.birth())
+        await world.start(4, 5)
+        assert await world.submit(world.add(4)) == N
+        after = await exported(world, "after.jsonl")
+    found = audit(read_exports([before, after]))
+    assert found.findings == []
+    assert [r.trail.line for r in found.replays.values()][:2] == [n.identity.line for n in new]
+    counted = [len(r.releases) for r in found.replays.values()]
+    assert counted == [1, 1, 1, 0, 0]
+    assert all(r.justified for replay in found.logs.values() for r in replay.releases)
+    # Only what the newer process logged of a statement makes it known there.
+    rows = [json.loads(line) for line in after.read_bytes().splitlines()]
+    spoiled = [r for r in rows if r["record"] != "statement" or r["place"] != "charter"]
+    assert audit(read_exports([write(world.folder / "spoiled.jsonl", spoiled)])).findings
+
+
+async def exported(world: World, name: str) -> Path:
+    """Write what all vaults show of the key to a file, wherever they send us."""
+    vaults = world.connect()
+    try:
+        outcomes = await vaults.fan_out(lambda v: fetch(v, world.key, hashes=True))
+    finally:
+        vaults.close()
+    assert len(outcomes.values) == N
+    rows = [
+        json.loads(raw)
+        for one in outcomes.values.values()
+        for raw in lines(one, at=HostClock().now())
+    ]
+    return write(world.folder / name, rows)
 
 
 async def test_a_creation_under_way_is_finished_by_the_new_process(world: World) -> None:

@@ -10,6 +10,7 @@ from placet_audit.between import (
     compare_charters,
     compare_visits,
     kept_receipts,
+    signed_time,
 )
 from placet_audit.canonical import Json
 from placet_audit.export import Exports, Visit
@@ -27,7 +28,9 @@ class Audit:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     replays: dict[str, Replay] = field(default_factory=dict)
-    """By vault, in the order of the vault set."""
+    """By vault, in the order of the vault set; of one that was upgraded, its newest log."""
+    logs: dict[tuple[str, str], Replay] = field(default_factory=dict)
+    """By vault and line: every log that was read."""
     statements: dict[str, Statement] = field(default_factory=dict)
     birth: Statement | None = None
     receipts: int = 0
@@ -81,21 +84,28 @@ def audit(exports: Exports, *, key: str | None = None) -> Audit:
 def _run(one: Audit, visits: Sequence[Visit], receipts: Sequence[Json]) -> Audit:
     shown = {id(visit): _shown(one, visit) for visit in visits}
     one.birth = one.statements.get(one.key)
-    trails: dict[str, list[Trail]] = {}
+    trails: dict[str, dict[str, list[Trail]]] = {}
     for visit in visits:
-        found = _of_vault(one, visit.vault)
-        trails.setdefault(visit.vault, []).append(read_trail(visit, found))
+        trail = read_trail(visit, _of_vault(one, visit.vault))
+        trails.setdefault(visit.vault, {}).setdefault(trail.line, []).append(trail)
     anywhere = {d: s for table in shown.values() for d, s in table.items()}
     vaults = one.vault_ids or list(trails)
     for vault in vaults:
         if vault not in trails:
             continue
-        trail = compare_visits(trails[vault], one.find)
         others = {d: Shown(s.statement) for d, s in anywhere.items()}
-        own = {d: s for t in trails[vault] for d, s in shown[id(t.visit)].items()}
-        replay = Replay(trail, others | own, _of_vault(one, vault)).run()
-        one.replays[vault] = replay
-        _check_charter(one, trail, replay)
+        for line, logs in sorted(trails[vault].items(), key=lambda i: signed_time(i[1][-1])):
+            trail = compare_visits(logs, one.find)
+            own = {d: s for t in logs for d, s in shown[id(t.visit)].items()}
+            replay = Replay(trail, others | own, _of_vault(one, vault)).run()
+            one.logs[vault, line] = replay
+            _check_charter(one, trail, replay)
+            if vault in one.replays:
+                one.notes.append(
+                    f"vault {one.number(vault)} was upgraded: of an older process's log "
+                    f"{len(one.replays[vault].releases)} releases were decided again"
+                )
+            one.replays[vault] = replay
     for vault in trails.keys() - set(vaults):
         one.notes.append(f"vault {vault} is none of this key's: it was not looked at")
     _check_between(one, visits, receipts)
@@ -160,7 +170,7 @@ def _check_between(one: Audit, visits: Sequence[Visit], receipts: Sequence[Json]
     one.receipts = len(released)
     if others:
         one.notes.append(f"{others} receipts are of no vault of this key, or of another key")
-    check_receipts(one.replays, [*taken, *released], one.find, one.notes.append)
+    check_receipts(one.logs, [*taken, *released], one.find, one.notes.append)
     compare_charters(one.replays, one.number, one.find, one.notes.append)
     missing = [v for v in vaults if v not in one.replays]
     if not one.birth or not missing:

@@ -99,7 +99,7 @@ def kept_receipts(
 
 
 def check_receipts(
-    replays: Mapping[str, Replay], kept: Sequence[Kept], found: Found, note: Note
+    replays: Mapping[tuple[str, str], Replay], kept: Sequence[Kept], found: Found, note: Note
 ) -> None:
     """Check that what vaults signed for is in their logs, just so."""
     newer, seen = 0, list[Kept]()
@@ -107,7 +107,8 @@ def check_receipts(
         if one in seen:
             continue
         seen.append(one)
-        replay, said = replays.get(one.said["vault"]), one.said
+        # Of a vault that was upgraded, each process has a log of its own (spec/12).
+        replay, said = replays.get((one.said["vault"], one.said.get("line", ""))), one.said
         if replay is None:
             continue
         size = replay.trail.checkpoint.size if replay.trail.checkpoint else 0

@@ -15,6 +15,7 @@ from placet_audit.visit import Entry, Found, Trail
 KINDS = (
     *("taken", "waiting", "fork", "branch-changed", "denied", "staged", "revoked"),
     *("promised", "held", "committed", "release", "recover"),
+    *("handed-over", "hand-over-confirmed", "taken-over", "carried"),
 )
 """Every kind of entry in a key's trail (spec/11, section 2)."""
 
@@ -72,6 +73,8 @@ class Replay:
     _unjustified: set[str] = field(default_factory=set)
     _held: set[str] = field(default_factory=set)
     _committed: str | None = None
+    _here: bool | None = None
+    """Whether the key was taken over from an older process; false: it was handed to a newer one."""
     _problems: list[str] = field(default_factory=list)
 
     def run(self) -> Replay:
@@ -97,8 +100,53 @@ class Replay:
             self._release(entry)
         elif kind in {"promised", "held", "committed"}:
             self._create(entry)
+        elif kind == "carried":
+            self._carry(entry)
+        elif kind in {"taken-over", "handed-over"}:
+            self._hand_over(entry)
         elif kind not in KINDS:
             self.found("entry-unknown", f"its kind is {kind!r}", entry.index, statement)
+
+    def _hand_over(self, entry: Entry) -> None:
+        """A record comes first of all that is here of the key, or goes, and is not served again."""
+        first = self.policy is None and not self.takings and self._here is None
+        if entry.kind == "taken-over" and not (first and self.trail.line):
+            self._wrong("share-misplaced", "the key was here before it was taken over", entry)
+        self._here = entry.kind == "taken-over"
+
+    def _carry(self, entry: Entry) -> None:
+        """Follow a statement that an older process of this vault took; its receipt says when."""
+        digest, vault = str(entry.said["statement"]), self.trail.visit.vault
+        shown = self.shown.get(digest)
+        if self._here is None or shown is None:
+            kind = "statement-missing" if shown is None else "statement-misplaced"
+            self.found(kind, "it was not taken over with the key", entry.index, digest)
+            self._skip(digest)
+            return
+        before = self.policy
+        try:
+            vault_set = before.vault_set if before else shown.statement.body["vault_set"]
+            receipts = vouchers(vault_set, shown.statement, shown.receipts)
+            now = receipts.get(vault, entry.time)
+            taken = examine(
+                before, shown.statement, receipts=receipts, now=now, waiting={}, k=vault_set["k"]
+            )
+            self.policy = after(before, taken)
+        except KeyError:
+            self._report(Refused("statement-misplaced", "it is no birth"), entry, digest)
+            self._follow_anyway(shown.statement, entry.time)
+            taken = None
+        except Refused as e:
+            self._report(e, entry, digest)
+            self._follow_anyway(shown.statement, entry.time)
+            taken = None
+        if shown.statement.type == "merge":
+            self.merged |= set(shown.statement.body["heads"])
+        self.takings[digest] = Taking(
+            entry=entry, statement=shown.statement, taken=taken, rests=(vault,)
+        )
+        if self.policy is not None:
+            self._policies[self.policy.head] = self.policy
 
     # --- statements --------------------------------------------------------------------------
 
@@ -255,7 +303,14 @@ class Replay:
                     f"{approval.statement} at version {policy.version} lets that code in",
                     entry,
                 )
-        if self._committed is None and (entry.kind == "release" or not self._held):
+        if self._here is False:
+            self._wrong("share-misplaced", "the key had been handed over before", entry)
+        elif (
+            self._committed is None
+            and self._here is None
+            and (entry.kind == "release" or not self._held)
+        ):
+            # What was committed before a take-over stands in the older process's log.
             self._wrong("share-misplaced", "no share was committed or held before it", entry)
         good = len(self._problems) == count
         self.releases.append(Release(entry=entry, approval=approval, justified=good))
@@ -273,7 +328,8 @@ class Replay:
         if entry.kind == "held":
             self._held.add(manifest)
         if entry.kind == "committed":
-            if manifest not in self._held or self._committed not in {None, manifest}:
+            unheld = manifest not in self._held and self._here is None
+            if unheld or self._committed not in {None, manifest}:
                 self._wrong("share-misplaced", "what is committed was not held before", entry)
             self._committed = manifest
 

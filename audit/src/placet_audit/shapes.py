@@ -298,14 +298,18 @@ ENVELOPE = record(
 )
 SIGNED = record({"payload": B64, "vault_key": B64, "signature": B64})
 _ABOUT = {"schema": one_of(1), "vault": SHA256, "key": SHA256, "index": INT, "time": INT}
-TAKEN = record({**_ABOUT, "statement": SHA256, "version": INT})
+_LINE = {"line": text(form="[0-9a-f]{16}")}
+"""Which log of the vault it is about, where that is not its first (spec/12)."""
+TAKEN = record({**_ABOUT, "statement": SHA256, "version": INT}, _LINE)
 RELEASED = record(
     {**_ABOUT, "manifest": SHA256, "statement": SHA256, "version": INT}
-    | {"code": SHA256, "recipient": SHA256}
+    | {"code": SHA256, "recipient": SHA256},
+    _LINE,
 )
 TRAIL = record(
     {"schema": one_of(1), "vault": SHA256, "key": maybe(SHA256), "count": INT}
-    | {"last": maybe(SHA256), "size": INT, "time": INT}
+    | {"last": maybe(SHA256), "size": INT, "time": INT},
+    _LINE,
 )
 
 

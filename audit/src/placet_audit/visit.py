@@ -55,6 +55,8 @@ class Trail:
     checkpoint: Checkpoint | None
     """``None``: the vault did not sign one."""
     entries: tuple[Entry, ...]
+    line: str = ""
+    """Of a process that took over from an older one: the name of its own log."""
 
 
 def read_trail(visit: Visit, found: Found) -> Trail:
@@ -63,7 +65,8 @@ def read_trail(visit: Visit, found: Found) -> Trail:
     That the vault showed all there is at the end is *not* shown by this: it signed the
     length (so nobody else cut it), and receipts of apps and other vaults tell on it.
     """
-    checkpoint = _checkpoint(visit, found)
+    log = line_of(visit)
+    checkpoint = _checkpoint(visit, log, found)
     entries: list[Entry] = []
     last: str | None = None
     for line in visit.entries:
@@ -81,14 +84,24 @@ def read_trail(visit: Visit, found: Found) -> Trail:
         last = entry.hashed
         entries.append(entry)
     _check_end(visit, checkpoint, entries, found)
-    return Trail(visit, checkpoint, tuple(entries))
+    return Trail(visit, checkpoint, tuple(entries), log)
 
 
-def _checkpoint(visit: Visit, found: Found) -> Checkpoint | None:
+def line_of(visit: Visit) -> str:
+    """Return which log of the vault a visit is of: the vault signed that (spec/12)."""
+    try:
+        said = open_signed(visit.trail, "trail", visit.vault, "")
+        TRAIL(said)
+    except Refused:
+        return ""
+    return str(said.get("line", ""))
+
+
+def _checkpoint(visit: Visit, line: str, found: Found) -> Checkpoint | None:
     try:
         if vault_id(visit.public) != visit.vault:
             raise Refused("log-not-signed", f"it is signed by {vault_id(visit.public)}")
-        name = "placet/" + visit.vault.removeprefix("sha256:")
+        name = f"placet/{visit.vault.removeprefix('sha256:')}" + (f"/{line}" if line else "")
         checkpoint = open_checkpoint(visit.checkpoint, name, visit.public)
     except Refused as e:
         found(e.kind, e.detail, None, None)
