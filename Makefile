@@ -7,7 +7,7 @@ STAMP  := .venv/.stamp
 LOCK   := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras \
           --no-emit-index-url \
           --python-version 3.11 --custom-compile-command "make lock"
-DOORS  := pyproject.toml --extra platform
+DOORS  := pyproject.toml --extra platform --extra postgresql
 
 # A file is one process's, and files start in the order of their names: the slow ones first.
 WORKERS ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder

@@ -47,7 +47,7 @@ def imports(source):
 def pins(name):
     """Return what a lock file pins, by name."""
     text = (ROOT / "requirements" / name).read_text()
-    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", text, re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==([^ ;\\]+)", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", named(SHIPPED))
@@ -138,7 +138,7 @@ def test_lock_files_are_hashed_and_agree():
     assert runtime.items() <= dev.items()
     for name in ("runtime.txt", "dev.txt", "lock.txt"):
         text = (ROOT / "requirements" / name).read_text()
-        entries = re.findall(r"^[a-z0-9-]+==.*(?:\n    .*)*", text, re.MULTILINE)
+        entries = re.findall(r"^[a-z0-9-]+(?:\[[a-z,]+\])?==.*(?:\n    .*)*", text, re.MULTILINE)
         assert len(entries) == len(pins(name)) > 0
         assert all("--hash=sha256:" in entry for entry in entries)
 

@@ -59,6 +59,7 @@ from placet.vault.standing_rule import StandingMaker
 from placet.vault.state import VaultIdentity
 from placet.vault.succession import IDENTITY, Adopting, measured_config
 
+SQLITE, POSTGRESQL = "sqlite", ("postgresql://", "postgres://")
 NOBODY = "none"
 """What ``--adopt`` may say where a measured command line has it and there is nobody to adopt."""
 CERTIFICATE_LIFETIME = 365 * 24 * 3600
@@ -72,6 +73,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="placet vault serve", description=__doc__)
     parser.add_argument("--listen", default="127.0.0.1:0", help="address as host:port")
     parser.add_argument("--data", type=Path, required=True, help="folder of the sealed store")
+    parser.add_argument(
+        "--store",
+        default=SQLITE,
+        metavar="URI",
+        help="where the sealed records lie: sqlite, a file in --data, or postgresql://... with its"
+        " password in a file that libpq reads (default: sqlite)",
+    )
     parser.add_argument(
         "--collateral",
         type=Path,
@@ -100,6 +108,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     start_logging(options.log_format)
     listen = _address(parser, "--listen", options.listen)
+    if not (options.store == SQLITE or options.store.startswith(POSTGRESQL)):
+        parser.error("--store is sqlite or postgresql://...")
     old = None if options.adopt == NOBODY else options.adopt
     if old and not (listen[1] or options.endpoint):
         parser.error("--adopt needs a port in --listen, or --endpoint")
@@ -113,7 +123,10 @@ def main(argv: Sequence[str]) -> int:
         self_test(now=int(time.time()))
         folder = CollateralFolder(options.collateral or options.data / "collateral")
         adopting = Adopting(old, options.endpoint or options.listen)
-        run = _run(open_producer(), options.data, folder, listen, probe=probe, adopting=adopting)
+        lies = partial(open_store, options.data, options.store)
+        run = _run(
+            open_producer(), lies, options.data, folder, listen, probe=probe, adopting=adopting
+        )
         asyncio.run(run)
     except asyncio.CancelledError:
         return 0  # told to end twice; what is durable is durable
@@ -194,6 +207,7 @@ def open_vault(
 
 async def _run(
     producer: Producer,
+    lies: Callable[[Seal], Store],
     data: Path,
     folder: CollateralFolder,
     listen: tuple[str, int],
@@ -201,7 +215,7 @@ async def _run(
     probe: tuple[str, int] | None,
     adopting: Adopting,
 ) -> None:
-    store = _open_store(producer, data)
+    store = lies(Seal(producer.sealing_key(), "", os.urandom))
     completing = completed_by(folder)
     await adopting.begin(store, producer, completing)
     vault, identity, config, journal, clock = open_vault(producer, store, 0, verify=completing)
@@ -293,9 +307,15 @@ def _show_numbers(
     meters.gauge("placet_collateral_seconds", "Until our own collateral ends.", collateral_left)
 
 
-def _open_store(producer: Producer, data: Path) -> SqliteStore:
+def open_store(data: Path, uri: str, seal: Seal) -> Store:
+    """Open the sealed store: SQLite's file in a folder, or what ``uri`` names."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return SqliteStore(data / "vault.db", Seal(producer.sealing_key(), "", os.urandom))
+    if uri == SQLITE:
+        return SqliteStore(data / "vault.db", seal)
+    # Late: most vaults run without it, and are built without its driver.
+    from placet.storage.postgresql import PostgresqlStore  # noqa: PLC0415
+
+    return PostgresqlStore(uri, seal)
 
 
 def _identity(store: Store, about: Description) -> VaultIdentity:

@@ -127,6 +127,7 @@ def test_no_setting_says_skip() -> None:
         (["--data", "d", "--listen", "nowhere"], 2, "host:port"),
         (["--data", "d", "--listen", "127.0.0.1:99999"], 2, "host:port"),
         (["--listen", "127.0.0.1:0"], 2, "--data"),
+        (["--data", "d", "--store", "mysql://x"], 2, "--store"),
         (["--data", "d"], 4, "no TEE"),
     ],
 )
