@@ -32,6 +32,7 @@ from placet.cli.reach import connector
 from placet.cli.words import anchor
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.attestation import AttestedIdentity
+from placet.core.checkpoint import line_of
 from placet.core.config import TrustRoot
 from placet.core.messages import StatusBody
 from placet.core.profile import Profile, VaultMember, code_id
@@ -133,6 +134,7 @@ def _document(
         "time": status.time,
         "schemas": status.schemas,
         "checkpoint": status.checkpoint,
+        "line": line_of(status.checkpoint, status.vault),
         "member": {"id": status.vault, "endpoint": endpoint, "domain": None},
         "profile": profile,
         "checks": [{"holds": holds, "text": text} for holds, text in checks],
@@ -163,6 +165,8 @@ def _show(
         ("its clock", when(status.time)),
         ("log", f"{status.checkpoint.splitlines()[1]} entries"),
     ]
+    if line := line_of(status.checkpoint, status.vault):
+        facts.append(("took over", f"from an older process of this vault; its log is line {line}"))
     answer(Text("Proved just now, over this very connection", style="bold"))
     show_facts(facts)
     answer("")
