@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -64,26 +63,36 @@ BUGS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
+LAST = {
+    "a veto ends no recovery": 33,
+    "guardians need not wait": 21,
+    "a recovered owner promotes at once": 75,
+    "managers are not asked": 52,
+    "a destroyed key goes on": 93,
+    "one tap puts everybody out": 63,
+}
+"""The seed that found it when this was written: tried first, so that CI need not search."""
+
 RARE = {timing.without_young: "new signer"}
 """What histories seldom come to, and the script whose every order is visited for it."""
 
 
-@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
-def test_a_bug_is_found(bug: tuple[Callable, Callable]) -> None:
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_is_found(bug: str) -> None:
     """By a history, or an order of events, in which a vault differs from the oracle."""
-    old, new = bug
+    old, new = BUGS[bug]
     with in_place({old: new}):
         if old in RARE:
             with ideal(), pytest.raises(DisagreementError):
                 Explorer(next(s for s in SCRIPTS if s.name == RARE[old])).run(1_000_000)
             return
-        for seed in itertools.count():
-            assert seed < MOST, f"{MOST} seeds did not find it"
+        for seed in (LAST.get(bug, 0), *range(MOST)):
             try:
                 histories.run([seed])
             except DisagreementError as e:
                 print(f"found by seed {seed}: {e}")  # noqa: T201 - what found it, with -rP
                 return
+        pytest.fail(f"{MOST} seeds did not find it")
 
 
 @pytest.mark.req("R8.1", "R8.2", "R5.8", "R6.7", "I1", "I4", "I5", "I12")
