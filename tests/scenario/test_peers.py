@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import msgspec
 import pytest
 from placet_testing.charters import birth_body, composer, profile, signed
 from placet_testing.constellations import run_of
-from placet_testing.serving import serving, vault_set_of
+from placet_testing.serving import serving, trust, vault_set_of
 
+from placet.cli.output import PARTLY
+from placet.cli.pen import result
 from placet.cli.witness_server import Witness, witnessing
+from placet.client.constellation import Constellation
 from placet.client.signing import promote_body
+from placet.client.vault_client import Connector, renewed_contexts
 from placet.core.continuity import Witnessed
 from placet.core.dsse import open_signed, vault_id
 from placet.core.encoding import unb64
-from placet.core.profile import WitnessMember
+from placet.core.profile import WitnessMember, code_id
 from placet.errors import QuarantinedError
 from placet.policy.charter import replay
 
@@ -143,3 +148,33 @@ async def test_an_outside_witness_is_asked_and_needed(born, tmp_path):
             await until(lambda: vouching(one) == others, "both other vaults vouch")
             report = one.vault.standing.report()
             assert (report.state, report.waiting) == ("starting", (witness.id,))
+
+
+@pytest.mark.req("I12", "R2.8")
+async def test_a_retire_counts_when_witnesses_saw_it(born, tmp_path):
+    """Three vaults took it; while the outside witness is away none of them counts."""
+    witness = Witness(tmp_path / "witness")
+    async with witnessing(witness, "127.0.0.1", 0) as port:
+        member = WitnessMember(id=witness.id, endpoint=f"127.0.0.1:{port}")
+        async with born(member) as (made, birth, _, now):
+            await until(lambda: all(state(m) == "standing" for m in made), "all stand")
+            policy = replay([birth])
+            clock = made[0].clock
+            connector = Connector(
+                prover=None, clock=clock, rng=os.urandom, contexts=renewed_contexts(clock)
+            )
+            vaults = Constellation.connect(policy.vault_set, connector, trust=trust())
+            retire = signed(composer(now).retire(policy, code_id(profile(1)), "old")).signed()
+            store = witness._store
+            witness._store = witness._witnessing._store = None  # it is there, and fails
+            vaults.patience = 1.0
+            report = await vaults.submit(retire)
+            assert (len(report.confirmed), report.needed, report.effective) == (3, 2, False)
+            assert {w for lacks in report.unwitnessed.values() for w in lacks} >= {witness.id}
+            assert result(report) == PARTLY
+            witness._store = witness._witnessing._store = store
+            vaults.patience = PATIENCE
+            report = await vaults.submit(retire)
+            assert (report.effective, report.unwitnessed, result(report)) == (True, {}, 0)
+            vaults.close()
+    witness.close()

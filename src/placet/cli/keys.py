@@ -34,7 +34,7 @@ from placet.cli.reach import Target, clock, visit
 from placet.cli.settings import Home, KnownKey
 from placet.client.charters import open_birth
 from placet.client.constellation import Constellation
-from placet.core.statement import open_statement
+from placet.core.statement import Delete, Retire, open_statement
 from placet.errors import KeyNotBornError, MalformedError, VerificationError
 
 SKEW = 300
@@ -198,11 +198,15 @@ async def _sync(vaults: Constellation, target: Target, home: Home) -> tuple[Look
         await vaults.submit(target.known.birth)
         chain = ()
     for path, sent in home.outbox(target.key):
-        if sent.digest not in chain and sent.statement.expires_at > clock.now():
+        # What takes away is kept until witnesses saw it: asking again says whether they did.
+        again = sent.digest not in chain or isinstance(sent.statement, Retire | Delete)
+        if again and sent.statement.expires_at > clock.now():
             report = await vaults.submit(sent.signed())
             if not report.confirmed:
                 continue
             delivered.append(sent.digest)
+            if report.unwitnessed:
+                continue
         path.unlink(missing_ok=True)
     await vaults.courier(target.key)
     delivered += await _bring_waiting(vaults, target)

@@ -151,7 +151,7 @@ def send(target: Target, sent: UntrustedStatement, home: Home, *, as_json: bool)
     path = home.post(sent)
     report = target.visit(lambda v: _submit(v, sent), "sending")
     code = result(report)
-    if not report.missing or _refused_by_all(report):
+    if (not report.missing and not report.unwitnessed) or _refused_by_all(report):
         path.unlink(missing_ok=True)
     if as_json:
         print_json(as_document(target, sent, report))
@@ -222,7 +222,7 @@ def write_out(
 
 def result(report: EffectReport) -> int:
     """Return the exit code: in force everywhere, effective or waiting, too few, refused why."""
-    if not report.missing:
+    if not report.missing and not report.unwitnessed:
         return DONE
     if report.effective or len(report.confirmed) + len(waits(report)) >= report.needed:
         return PARTLY
@@ -271,6 +271,7 @@ def as_document(
         "tolerated": report.tolerated,
         "vaults": target.vault_set.n,
         "confirmed": confirmed,
+        "unwitnessed": [v for v in members if v in report.unwitnessed],
         "missing": missing,
         "waits_until": waiting[-1] or None if waiting else None,
     }
@@ -283,7 +284,9 @@ def _show(target: Target, sent: UntrustedStatement, report: EffectReport, code: 
         if member.id in report.confirmed:
             taken = open_signed(report.confirmed[member.id], Taken, vault=member.id)
             receipt = f"log entry {taken.index}, {when(taken.time)}"
-            rows.append((*where, good("confirmed"), receipt))
+            lacks = report.unwitnessed.get(member.id)
+            state = good("confirmed") if lacks is None else odd("waits for witnesses")
+            rows.append((*where, state, receipt))
         else:
             e = report.missing[member.id]
             rows.append((*where, *_not_yet(e)))
@@ -303,7 +306,7 @@ def _not_yet(e: PlacetError) -> tuple[Text, str]:
 
 def verdict(target: Target, report: EffectReport) -> Text:
     """Return the one line that counts (I12): how many, of how many, and who has not confirmed."""
-    n, count = target.vault_set.n, len(report.confirmed)
+    n, count = target.vault_set.n, report.counted
     numbers = [
         f"{i} ({m.endpoint})"
         for i, m in enumerate(target.vault_set.vaults, 1)
@@ -316,6 +319,13 @@ def verdict(target: Target, report: EffectReport) -> Text:
         liars = f", even if {report.tolerated} of them {lie}" if report.tolerated else ""
         return head + Text(
             f": {count} of {n} vaults confirmed, {report.needed} needed{liars}{tail}"
+        )
+    if len(report.confirmed) >= report.needed:
+        head = Text("waits for witnesses", style="bold yellow")
+        silent = sorted({w for lacks in report.unwitnessed.values() for w in lacks})
+        return head + Text(
+            f": {len(report.confirmed)} of {n} vaults took it, {report.needed} needed, but could "
+            f"be put back to before it: {', '.join(map(short, silent))} have not seen it yet{tail}"
         )
     if late := waits(report):
         head = Text("waits", style="bold yellow")

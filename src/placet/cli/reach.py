@@ -13,6 +13,7 @@ from rich.status import Status
 
 from placet.attest.collateral_folder import CollateralFolder, completed_by
 from placet.attest.trust import TrustAnchor
+from placet.cli.memory import look_back
 from placet.cli.output import err, plain, short
 from placet.cli.settings import Home, KnownKey
 from placet.client.charters import open_birth
@@ -174,9 +175,13 @@ def visit(
         vaults.doing = doing
         try:
             if not err.is_terminal:
-                return await act(vaults)
-            with err.status(doing) as vaults.status:
-                return await act(vaults)
+                done = await act(vaults)
+            else:
+                with err.status(doing) as vaults.status:
+                    done = await act(vaults)
+            vaults.status = None
+            await look_back(vaults, Home.find())
+            return done
         finally:
             vaults.close()
 

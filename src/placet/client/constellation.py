@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from placet.attest.trust import TrustAnchor
@@ -18,12 +18,13 @@ from placet.client.charters import CharterView, merge_charters
 from placet.client.fan_out import Outcomes, at_least, fan_out
 from placet.client.following import Reach, followed, located
 from placet.client.vault_client import Connector, VaultClient
+from placet.client.witnesses import WAIT, unwitnessed
 from placet.core.dsse import Signed
 from placet.core.encoding import encode, unb64
 from placet.core.limits import KIB, MAX_BODY, MAX_CHAIN
-from placet.core.messages import CharterAnswer, CourierItem
+from placet.core.messages import CharterAnswer, CourierItem, Status
 from placet.core.profile import VaultSet
-from placet.core.statement import Chained, SignedStatement, open_statement
+from placet.core.statement import Chained, Delete, Retire, SignedStatement, open_statement
 from placet.errors import (
     AncestorMissingError,
     HandedOverError,
@@ -55,16 +56,24 @@ class EffectReport:
     """By vault: its `Taken` receipt."""
     missing: Mapping[str, PlacetError]
     """By vault: why it has not confirmed."""
+    unwitnessed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of what takes away: by vault that confirmed and that could be put back to before it unseen,
+    the witnesses that have not seen it yet."""
+
+    @property
+    def counted(self) -> int:
+        """Return how many vaults count."""
+        return len(self.confirmed) - len(self.unwitnessed)
 
     @property
     def effective(self) -> bool:
         """Say whether it is effective."""
-        return len(self.confirmed) >= self.needed
+        return self.counted >= self.needed
 
     @property
     def tolerated(self) -> int:
-        """Return how many of the confirming vaults may lie and it still is effective."""
-        return max(0, len(self.confirmed) - self.needed)
+        """Return how many of the vaults that count may lie and it still is effective."""
+        return max(0, self.counted - self.needed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -115,6 +124,9 @@ class Constellation:
             theirs; ``None``: that is not followed.
         key: The key whose charter is read if a vault runs a release that is not known here.
     """
+
+    patience = WAIT
+    """Seconds for which a report of what takes away waits for witnesses."""
 
     def __init__(
         self,
@@ -345,12 +357,20 @@ class Constellation:
         if behind:
             outcomes = outcomes.replaced(await self._bring_after(sent.key, item, behind))
         taken = {v: r[sent.digest] for v, r in outcomes.values.items() if sent.digest in r}
+        takes_away = isinstance(sent.statement, Retire | Delete)
         return EffectReport(
             statement=sent.digest,
             needed=effective_at(sent.statement, self.vault_set),
             confirmed=taken,
             missing=outcomes.errors,
+            unwitnessed=await self._unwitnessed(taken) if takes_away and taken else {},
         )
+
+    async def _unwitnessed(self, taken: Mapping[str, Signed]) -> Mapping[str, tuple[str, ...]]:
+        def ask(vaults: tuple[str, ...]) -> Awaitable[Outcomes[Status]]:
+            return self.fan_out(lambda v: v.standing(self._rng(NONCE)), only=vaults)
+
+        return await unwitnessed(self.vault_set, taken, ask, wait=self.patience)
 
     async def _bring_after(
         self, key: str, item: CourierItem, behind: Sequence[str]

@@ -19,8 +19,9 @@ from urllib.parse import quote
 import msgspec
 
 from placet.attest.verify import EvidenceVerifier, verify_evidence
+from placet.core.continuity import ConsistencyAnswer
 from placet.core.dsse import Signed, open_signed
-from placet.core.encoding import Record, b64, decode, encode
+from placet.core.encoding import Record, b64, decode, encode, unb64
 from placet.core.limits import MAX_EVIDENCE_AGE
 from placet.core.manifest import KeyManifest, manifest_digest
 from placet.core.messages import (
@@ -197,6 +198,11 @@ class VaultClient:
         """Close its connections."""
         self._pool.close()
 
+    @property
+    def met(self) -> bool:
+        """Say whether a connection to it is open."""
+        return self._pool.idle > 0
+
     async def meet(self) -> VerifiedPeer:
         """Return what a live connection to this vault proved."""
         async with self._connected() as connection:
@@ -206,11 +212,21 @@ class VaultClient:
 
     async def status(self, nonce: bytes) -> StatusBody:
         """Return what the vault says of itself, signed over our 32-byte nonce."""
-        path = f"/v1/status?nonce={b64(nonce)}"
-        answer, session = await self._ask("GET", path, Status)
+        answer = await self.standing(nonce)
+        return decode(unb64(answer.status.payload), StatusBody)
+
+    async def standing(self, nonce: bytes) -> Status:
+        """Return the whole status; what witnesses sign in it is theirs, and *not* verified."""
+        answer, session = await self._ask("GET", f"/v1/status?nonce={b64(nonce)}", Status)
         body = open_signed(answer.status, StatusBody, vault=session.vault)
         _same("status", (body.vault, body.nonce), (session.vault, b64(nonce)))
-        return body
+        return answer
+
+    async def consistency(self, old: int, new: int) -> ConsistencyAnswer:
+        """Return what shows that the log only grew. Nothing in it is verified."""
+        path = f"/v1/log/consistency?old={old}&new={new}"
+        answer, _ = await self._ask("GET", path, ConsistencyAnswer)
+        return answer
 
     async def take(self, chain: Sequence[CourierItem]) -> TakeAnswer:
         """Bring statements of one key, oldest first; the answer has a receipt for each."""

@@ -241,6 +241,11 @@ class ConnectionPool(Generic[T]):
         )  # fmt: skip
         return born, connection
 
+    @property
+    def idle(self) -> int:
+        """Return how many connections wait for their next use."""
+        return len(self._idle)
+
     def close(self) -> None:
         """Close what is idle now, and what is lent when it comes back."""
         self._closed = True

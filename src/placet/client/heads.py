@@ -1,0 +1,120 @@
+"""What a vault said of its log before, against what it says now (R2.4; spec/10, section 6).
+
+An owner's tool remembers each vault's last signed status. A vault that was put back or
+forked contradicts it, and then the contradiction itself is signed: a file that shows it to
+anyone, checked by ``tools/check_fork_proof.py`` with nothing of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from placet.core.checkpoint import Checkpoint
+from placet.core.continuity import (
+    ConsistencyAnswer,
+    ForkProof,
+    check_fork_proof,
+    open_checkpoint,
+)
+from placet.core.dsse import Signed, open_signed, vault_id
+from placet.core.encoding import Base64, Record, Sha256, unb64
+from placet.core.merkle import verify_consistency
+from placet.core.messages import StatusBody
+from placet.errors import VerificationError
+
+Consistency = Callable[[int, int], Awaitable[ConsistencyAnswer]]
+
+
+class RollbackProof(Record, kw_only=True):
+    """Two statuses that one vault signed: the later one has the shorter log."""
+
+    schema: Literal[1] = 1
+    vault: Sha256
+    vault_key: Base64
+    earlier: Signed
+    later: Signed
+    """of a `StatusBody`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A signed status, opened."""
+
+    signed: Signed
+    body: StatusBody
+    checkpoint: Checkpoint
+
+    @classmethod
+    def of(cls, signed: Signed, vault: str) -> Head:
+        """Return what a vault signed.
+
+        Raises:
+            VerificationError, MalformedError: It is not that vault's.
+        """
+        body = open_signed(signed, StatusBody, vault=vault)
+        key = unb64(signed.vault_key)
+        return cls(signed, body, open_checkpoint(body.checkpoint, key, vault))
+
+
+async def compare(before: Head, now: Head, ask: Consistency) -> ForkProof | RollbackProof | None:
+    """Return what proves that a vault's log did not just grow; ``None`` if it did.
+
+    Args:
+        before: What it said last time.
+        now: What it says now, over a fresh nonce.
+        ask: Asks it for a consistency proof.
+
+    Raises:
+        VerificationError: It shows nothing that proves either: it is not to be trusted, and
+            that is all that can be said.
+    """
+    vault, key = now.body.vault, now.signed.vault_key
+    if before.body.vault != vault:
+        raise ValueError("before: another vault's")
+    old, new = before.checkpoint, now.checkpoint
+    if new.size < old.size:
+        proof = RollbackProof(vault=vault, vault_key=key, earlier=before.signed, later=now.signed)
+        check_rollback_proof(proof)
+        return proof
+    if old.size == 0:
+        return None
+    fork = _fork(now, before.body.checkpoint, now.body.checkpoint)
+    if fork is not None or new == old:
+        return fork
+    shown = await ask(old.size, new.size)
+    fork = _fork(now, before.body.checkpoint, shown.before) or _fork(
+        now, now.body.checkpoint, shown.after
+    )
+    if fork is None:
+        proof_of = [unb64(one) for one in shown.proof]
+        verify_consistency(old.size, new.size, old.root, new.root, proof_of)
+    return fork
+
+
+def check_rollback_proof(proof: RollbackProof) -> tuple[Head, Head]:
+    """Return the two statuses, if they prove that the vault was put back.
+
+    Raises:
+        VerificationError: They do not.
+        MalformedError: They are no statuses.
+    """
+    if vault_id(unb64(proof.vault_key)) != proof.vault:
+        raise VerificationError("the key is not the one that the vault id names")
+    earlier, later = Head.of(proof.earlier, proof.vault), Head.of(proof.later, proof.vault)
+    after = (earlier.body.time, earlier.body.boots) < (later.body.time, later.body.boots)
+    if not after or later.checkpoint.size >= earlier.checkpoint.size:
+        raise VerificationError("the statuses are not a longer log and, later, a shorter one")
+    return earlier, later
+
+
+def _fork(now: Head, first: str, second: str) -> ForkProof | None:
+    proof = ForkProof(
+        vault=now.body.vault, vault_key=now.signed.vault_key, first=first, second=second
+    )
+    try:
+        check_fork_proof(proof)
+    except VerificationError:
+        return None
+    return proof
