@@ -29,6 +29,8 @@ from placet.core.encoding import decode
 from placet.core.limits import MAX_RECORD
 from placet.core.profile import VaultSet
 from placet.errors import (
+    BindingError,
+    KeyNotBornError,
     MalformedError,
     PlacetError,
     PolicyDeniedError,
@@ -112,13 +114,12 @@ class Agent:
         try:
             had = await self._gather(key, vaults)
             unfinished = await _unfinished(key, vaults) if empty else False
+        except (KeyNotBornError, BindingError) as e:
+            # Every vault knows nothing of it, or so many are others than they were (R2.7).
+            raise _lost(e) if not empty else e from None
         except ShareMissingError as e:
             if not empty:
-                raise PolicyDeniedError(
-                    "the vaults have no share of this key, and the volume holds data",
-                    "Nothing is created for it. Ask the operators what became of the shares.",
-                    reason="state-lost",
-                ) from e
+                raise _lost(e) from e
             self.tell(f"no key yet: creating it with all {policy.vault_set.n} vaults")
             return await self._create(policy, vaults.vault_set, trust)
         finally:
@@ -179,6 +180,15 @@ class _Had:
     data_key: bytearray = field(repr=False)
     generation: int
     receipts: tuple[Signed, ...] = ()
+
+
+def _lost(told: PlacetError) -> PolicyDeniedError:
+    return PolicyDeniedError(
+        f"the volume holds data, and its vaults lost this key: {told.detail}",
+        "Nothing is created for it. Ask the operators what became of the shares; data under "
+        "a lost key cannot be read again.",
+        reason="state-lost",
+    )
 
 
 async def _unfinished(key: str, vaults: Constellation) -> bool:

@@ -103,7 +103,10 @@ def check_rollback_proof(proof: RollbackProof) -> tuple[Head, Head]:
     if vault_id(unb64(proof.vault_key)) != proof.vault:
         raise VerificationError("the key is not the one that the vault id names")
     earlier, later = Head.of(proof.earlier, proof.vault), Head.of(proof.later, proof.vault)
-    after = (earlier.body.time, earlier.body.boots) < (later.body.time, later.body.boots)
+    was, now = earlier.body, later.body
+    # Or two starts of one number, which no vault has that was left alone.
+    twice = was.boots == now.boots and was.boot != now.boot
+    after = (was.time, was.boots) < (now.time, now.boots) or twice
     if not after or later.checkpoint.size >= earlier.checkpoint.size:
         raise VerificationError("the statuses are not a longer log and, later, a shorter one")
     return earlier, later
