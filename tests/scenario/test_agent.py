@@ -613,3 +613,34 @@ async def test_a_retire_reaches_the_connections_that_are_open(world: World) -> N
                 await connection.request("POST", path, body)
     finally:
         pool.close()
+
+
+@pytest.mark.req("R2.7", "I8", "I9")
+async def test_all_vaults_are_wiped(world: World) -> None:
+    """The app is told that the state is lost, never that this is its first boot."""
+    assert (await world.unlock(v(1))).secret
+    numbers = list(world.up)
+    for number in numbers:
+        await world.stop(number)
+        for path in world.folder.glob(f"served{number}.db*"):
+            path.unlink()
+        await world.start(number)
+    with pytest.raises(BindingError) as refused:
+        await world.unlock(v(1))
+    assert refused.value.members["reason"] == "state-lost"
+    assert all(not s.log.of_key(world.key) for s in world.vaults)
+
+
+@pytest.mark.req("R2.7", "I8", "I9")
+async def test_vaults_that_know_nothing_of_a_key_are_no_first_boot(world: World) -> None:
+    """The same vaults, of which none was told of the key: state lost, and nothing is created."""
+    world.statements.append(
+        signed(composer(HostClock().now(), "other").birth(world.statements[0].statement.body))
+    )
+    world.statements = world.statements[-1:]
+    formatted = EmbeddedVolume(world.folder / "volume")
+    formatted.format(os.urandom(32), key=world.key, generation=1)
+    with pytest.raises(PolicyDeniedError) as refused:
+        await world.unlock(v(1))
+    assert refused.value.members["reason"] == "state-lost"
+    assert all(not s.log.of_key(world.key) for s in world.vaults)

@@ -114,9 +114,13 @@ class Agent:
         try:
             had = await self._gather(key, vaults)
             unfinished = await _unfinished(key, vaults) if empty else False
-        except (KeyNotBornError, BindingError) as e:
-            # Every vault knows nothing of it, or so many are others than they were (R2.7).
+        except KeyNotBornError as e:
             raise _lost(e) if not empty else e from None
+        except BindingError as e:
+            # Others answer at their addresses: wiped, or somebody in between. Never a first boot.
+            if empty or e.members.get("reason") != "other-vault":
+                raise
+            raise BindingError(e.detail, _lost(e).hint, reason="state-lost") from e
         except ShareMissingError as e:
             if not empty:
                 raise _lost(e) from e

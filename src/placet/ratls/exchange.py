@@ -108,8 +108,7 @@ class ExpectVault:
 
     def check(self, peer: AttestedIdentity) -> None:
         """Raise unless this is that vault with such code."""
-        if peer.claims.instance != self.id:
-            raise BindingError(f"vault {peer.claims.instance} answered in place of {self.id}")
+        _check_id(peer, self.id)
         try:
             match_any(self.profiles, peer)
         except NotApprovedError as e:
@@ -150,8 +149,7 @@ class ExpectPredecessor:
 
     def check(self, peer: AttestedIdentity) -> None:
         """Raise unless this is that vault."""
-        if self.id is not None and peer.claims.instance != self.id:
-            raise BindingError(f"vault {peer.claims.instance} answered in place of {self.id}")
+        _check_id(peer, self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,6 +371,12 @@ def _context(
         exporter=b64(tls.export(EXPORTER_LABEL, label_context, 32)),
         **msgspec.structs.asdict(claims),
     )
+
+
+def _check_id(peer: AttestedIdentity, expected: str | None) -> None:
+    said = peer.claims.instance
+    if expected not in {None, said}:
+        raise BindingError(f"vault {said} answered in place of {expected}", reason="other-vault")
 
 
 def _check_claims(context: Context) -> None:
