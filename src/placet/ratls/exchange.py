@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from placet.attest.produce import Description, Producer
 from placet.attest.trust import TrustAnchor
 from placet.attest.verify import EvidenceVerifier, bind, check_early, verify_evidence
+from placet.attest.verify.binding import check_instance
 from placet.core.attestation import (
     EXPORTER_LABEL,
     PROTOCOL,
@@ -108,7 +109,7 @@ class ExpectVault:
 
     def check(self, peer: AttestedIdentity) -> None:
         """Raise unless this is that vault with such code."""
-        _check_id(peer, self.id)
+        check_instance(peer, self.id)
         try:
             match_any(self.profiles, peer)
         except NotApprovedError as e:
@@ -149,7 +150,7 @@ class ExpectPredecessor:
 
     def check(self, peer: AttestedIdentity) -> None:
         """Raise unless this is that vault."""
-        _check_id(peer, self.id)
+        check_instance(peer, self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,12 +372,6 @@ def _context(
         exporter=b64(tls.export(EXPORTER_LABEL, label_context, 32)),
         **msgspec.structs.asdict(claims),
     )
-
-
-def _check_id(peer: AttestedIdentity, expected: str | None) -> None:
-    said = peer.claims.instance
-    if expected not in {None, said}:
-        raise BindingError(f"vault {said} answered in place of {expected}", reason="other-vault")
 
 
 def _check_claims(context: Context) -> None:

@@ -83,3 +83,14 @@ def check_report_data(shown: bytes, expected: Context | CertificateClaims) -> No
             "Attest again on this very connection.",
             check="report-data",
         )
+
+
+def check_instance(peer: AttestedIdentity, expected: str | None) -> None:
+    """Check that a peer is the one expected; ``None`` expects anyone.
+
+    Raises:
+        BindingError: Another one answered; ``reason`` says so.
+    """
+    said = peer.claims.instance
+    if expected not in {None, said}:
+        raise BindingError(f"vault {said} answered in place of {expected}", reason="other-vault")
