@@ -82,6 +82,7 @@ TEXTS = frozenset(
         "stage --version",
         "vault serve --listen",
         "vault serve --probe",
+        "vault serve --store",
         "vault serve --adopt",
         "vault serve --endpoint",
         "dev vault-upgrade [N|all]",
