@@ -10,15 +10,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from placet_testing.charters import birth_body, composer, owner_of, person, signed
+from placet_testing.charters import birth_body, composer, owner_of, person, signed, vault_key
 from placet_testing.charters import profile as app_profile
 from placet_testing.handing import HandOvers, Process
 from placet_testing.tee import Tee, vault_config
 
 from placet.client.clock import HostClock
 from placet.core.body import StageBody
+from placet.core.continuity import Seen
+from placet.core.dsse import Signed, sign_record
 from placet.core.encoding import b64, decode, encode
-from placet.core.handover import HandOverConfirm, HandOverRequest
+from placet.core.handover import HandOverConfirm, HandOverConfirmed, HandOverRequest
 from placet.core.logentry import Draft
 from placet.core.manifest import manifest_digest
 from placet.core.messages import CourierItem, StageRequest, TakeRequest
@@ -34,14 +36,17 @@ from placet.errors import (
     NotApprovedError,
     PlacetError,
     PolicyDeniedError,
+    RoleDeniedError,
+    VaultStartingError,
     VerificationError,
 )
 from placet.policy.charter import replay
 from placet.sharing.key import deal
 from placet.storage.store import Put
 from placet.vault import handover
-from placet.vault.records import CommittedShare, KeyRecord, Package
+from placet.vault.records import CommittedShare, KeyRecord, LinesRecord, Package
 from placet.vault.takeover import check_package
+from placet.vault.witnessing import lines_name, seen_name
 
 STEPS = ("ask", "receive", "confirm", "activate")
 LINE, OTHER = "00112233445566ff", "ffeeddccbbaa9988"
@@ -397,3 +402,81 @@ def test_a_charter_that_a_courier_brought_first_is_no_hindrance(story: Story) ->
     steps.activate()
     assert share_at(new, story.key) == story.share
     assert new.vault.charter(story.key).version == 2
+
+
+@pytest.mark.req("I6", "I16")
+def test_nothing_leaves_and_nothing_is_confirmed_before_others_saw_it(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an old disk that is put back would serve, or hand over, what another process has."""
+    steps, old = story.hand_over(), story.old.vault
+    seen: list[int] = []
+
+    def unwitnessed(_: object, index: int) -> None:
+        if index not in seen:
+            raise VaultStartingError("nobody saw it", reason="unwitnessed", index=index)
+
+    monkeypatch.setattr(old.standing, "check_witnessed", unwitnessed)
+    with pytest.raises(VaultStartingError) as early:
+        steps.ask()
+    assert steps.raw == b""
+    assert not story.old.serves(story.key)
+    seen.append(int(str(early.value.members["index"])))
+    steps.ask()
+    steps.receive()
+    with pytest.raises(VaultStartingError) as early:
+        steps.confirm()
+    with pytest.raises(VaultStartingError):
+        steps.ask()  # that it was confirmed is not told either
+    assert not steps.new.serves(story.key)
+    seen.append(int(str(early.value.members["index"])))
+    assert [e.entry.index for e in story.old.log.of_key(story.key)][-2:] == seen
+    steps.run()
+    assert share_at(steps.new, story.key) == story.share
+
+
+@pytest.mark.req("I6")
+def test_what_was_witnessed_of_other_vaults_goes_along(story: Story) -> None:
+    """A new process forgets nothing that could show another vault's old disk."""
+    other = "sha256:" + f"{1:064x}"
+    signed_beat = decode(encode(sign_nothing()), Signed)
+    old = Seen(boots=3, boot="b", size=9, root="11" * 32, beat=signed_beat)
+    line = Seen(boots=1, boot="c", size=4, root="22" * 32, beat=signed_beat)
+    lines = LinesRecord(lines=(OTHER,))
+    story.old.log.commit(
+        now=HostClock().now(),
+        changes=(
+            Put(seen_name(other, ""), encode(old)),
+            Put(seen_name(other, OTHER), encode(line)),
+            Put(lines_name(other), encode(lines)),
+        ),
+    )
+    steps = story.hand_over()
+    steps.ask()
+    steps.receive()
+    newer = msgspec.structs.replace(old, size=12)
+    steps.new.log.commit(now=HostClock().now(), changes=(Put(seen_name(other, ""), encode(newer)),))
+    steps.confirm()
+    steps.activate()
+    store = steps.new.store
+    kept = {n: store.get(seen_name(other, n)) for n in ("", OTHER)}
+    assert decode(kept[""].value, Seen).size == 12  # type: ignore[union-attr]
+    assert decode(kept[OTHER].value, Seen) == line  # type: ignore[union-attr]
+    assert decode(store.get(lines_name(other)).value, LinesRecord) == lines  # type: ignore[union-attr]
+
+
+def sign_nothing() -> Signed:
+    """Return a signature over nothing that matters here."""
+    return sign_record(HandOverConfirmed(digest="sha256:" + "00" * 32), vault_key(1))
+
+
+def test_who_is_nobody_takes_nothing_over(story: Story) -> None:
+    """A visitor, and a release that is not known to itself."""
+    peer = replace(story.successor().as_peer(story.old.id), role="visitor", identity=None)
+    request = HandOverRequest(line=LINE, endpoint="127.0.0.1:1", offset=0)
+    with pytest.raises(RoleDeniedError):
+        story.old.vault.hand_over(peer, story.key, request)
+    with pytest.raises(RoleDeniedError):
+        story.old.vault.hand_over_list(peer, 0)
+    assert story.old.serves(story.key)
+    assert story.old.log.of_key(story.key)[-1].entry.kind == "denied"
