@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+from collections import defaultdict
+from collections.abc import Awaitable
 from pathlib import Path
 
 import click
@@ -21,6 +24,12 @@ from placet.cli.settings import Home
 from placet.client.constellation import Constellation
 from placet.client.export import Fetched, fetch, lines
 from placet.client.fan_out import Outcomes
+from placet.client.vault_client import VaultClient
+
+PROOFS = 16
+"""Earlier visits to one vault from which its log is shown to have grown."""
+
+_NAME = re.compile(r"vault-([0-9]+)-([0-9]+)-[0-9a-f]{12}\.jsonl")
 
 
 @click.command("export")
@@ -65,8 +74,14 @@ def write_visits(
     A log of the same size and root is written over: it says nothing new.
     """
 
+    earlier = _earlier(folder)
+
     async def visit(vaults: Constellation) -> Outcomes[Fetched]:
-        return await vaults.fan_out(lambda v: fetch(v, target.key, hashes=hashes))
+        def one(vault: VaultClient) -> Awaitable[Fetched]:
+            before = earlier[target.vault_set.ids.index(vault.id) + 1]
+            return fetch(vault, target.key, hashes=hashes, before=before)
+
+        return await vaults.fan_out(one)
 
     outcomes = target.visit(visit, "exporting logs")
     written = []
@@ -100,6 +115,15 @@ def _file(number: int, found: Fetched) -> str:
     # By the root too: of two histories of one size neither is written over.
     root = base64.b64decode(found.first.checkpoint.split("\n")[2]).hex()
     return f"vault-{number}-{found.trail.size:09}-{root[:12]}.jsonl"
+
+
+def _earlier(folder: Path) -> dict[int, list[int]]:
+    """Return the newest sizes of each vault's log of which this folder has a visit."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for path in folder.glob("vault-*.jsonl"):
+        if match := _NAME.fullmatch(path.name):
+            found[int(match[1])].add(int(match[2]))
+    return defaultdict(list, {n: sorted(sizes)[-PROOFS:] for n, sizes in found.items()})
 
 
 def _errors(outcomes: Outcomes[Fetched]) -> dict[str, str]:

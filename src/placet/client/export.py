@@ -57,6 +57,13 @@ class HashesLine(Record, tag_field="record", tag="hashes"):
     hashes: tuple[Sha256, ...]
 
 
+class ConsistencyLine(Record, tag_field="record", tag="consistency"):
+    """The proof that the log grew to this checkpoint from ``old`` entries."""
+
+    old: Int
+    proof: tuple[Base64, ...]
+
+
 class EndLine(Record, tag_field="record", tag="end"):
     """The last line: how many there are, itself included."""
 
@@ -73,6 +80,7 @@ class Fetched:
     entries: list[AuditItem] = field(default_factory=list)
     statements: list[StatementLine] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
+    proofs: list[ConsistencyLine] = field(default_factory=list)
 
     @property
     def trail(self) -> Trail:
@@ -80,7 +88,9 @@ class Fetched:
         return open_signed(self.first.trail, Trail, vault=self.vault)
 
 
-async def fetch(vault: VaultClient, key: str, *, hashes: bool = True) -> Fetched:
+async def fetch(
+    vault: VaultClient, key: str, *, hashes: bool = True, before: Sequence[int] = ()
+) -> Fetched:
     """Fetch a key's trail and charter from a vault, as they were at one size of its log.
 
     Args:
@@ -88,6 +98,8 @@ async def fetch(vault: VaultClient, key: str, *, hashes: bool = True) -> Fetched
         key: The key id.
         hashes: Whether to fetch the hashes of all keys' entries too: by them two visits
             are compared, and own entries found at their places.
+        before: Sizes of the log at earlier visits, to show that it grew from there. A size
+            that the log never had is left out: the auditor says what that means.
 
     Raises:
         UnavailableError: The charter changed all the while.
@@ -114,6 +126,10 @@ async def fetch(vault: VaultClient, key: str, *, hashes: bool = True) -> Fetched
     while hashes and len(found.hashes) < size:
         found.hashes += (await vault.hashes(len(found.hashes))).hashes
     del found.hashes[size:]
+    for old in before:
+        if 0 < old < size:
+            answer = await vault.consistency(old, size)
+            found.proofs.append(ConsistencyLine(old=old, proof=answer.proof))
     return found
 
 
@@ -138,6 +154,7 @@ def lines(found: Fetched, *, at: int) -> Iterator[bytes]:
             for e in found.entries
         ),
         *_pages(found.hashes),
+        *found.proofs,
     ]
     records.append(EndLine(lines=len(records) + 1))
     for record in records:

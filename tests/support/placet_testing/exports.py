@@ -41,9 +41,12 @@ class Direct:
         return ask
 
 
-def visit(vault: Vault, key: str, *, at: int, hashes: bool = True) -> list[Line]:
+def visit(
+    vault: Vault, key: str, *, at: int, hashes: bool = True, before: Sequence[int] = ()
+) -> list[Line]:
     """Return what `placet audit export` writes of one vault, line by line."""
-    found = asyncio.run(fetch(cast("VaultClient", Direct(vault)), key, hashes=hashes))
+    client = cast("VaultClient", Direct(vault))
+    found = asyncio.run(fetch(client, key, hashes=hashes, before=before))
     return [json.loads(raw) for raw in lines(found, at=at)]
 
 
@@ -61,6 +64,7 @@ def export(
     *,
     only: Sequence[int] | None = None,
     hashes: bool = True,
+    before: Sequence[int] = (),
     name: str = "",
 ) -> dict[int, list[Line]]:
     """Export a story's key from its vaults (counted from 0) into a folder."""
@@ -68,7 +72,7 @@ def export(
     found = {}
     for at in range(len(story.benches)) if only is None else only:
         vault = story.benches[at].vault
-        found[at] = visit(vault, story.key, at=story.clock.time, hashes=hashes)
+        found[at] = visit(vault, story.key, at=story.clock.time, hashes=hashes, before=before)
         write(folder / f"vault-{at + 1}{name}.jsonl", found[at])
     return found
 

@@ -604,7 +604,7 @@ def test_two_histories_of_one_vault_are_found(
 
 
 def test_later_visits_that_continue_earlier_ones_are_clean(story: Story, tmp_path: Path) -> None:
-    """By the hashes of all entries; without them nothing shows it, which is said."""
+    """By the hashes of all entries, or by a proof; without both nothing shows it."""
     export(story, tmp_path / "out")
     story.clock.time += 60
     story.promote(V2)
@@ -613,6 +613,15 @@ def test_later_visits_that_continue_earlier_ones_are_clean(story: Story, tmp_pat
     assert result.findings == []
     assert all(r.policy and r.policy.version == 2 for r in result.replays.values())
     export(story, tmp_path / "out", name="-later", hashes=False)
+    assert kinds(audited(tmp_path / "out")) == {"log-forked"}
+    sizes = range(1, 12)
+    later = export(story, tmp_path / "out", name="-later", hashes=False, before=sizes)
+    assert audited(tmp_path / "out").findings == []
+    row = next(r for r in later[0] if r["record"] == "consistency" and r["proof"])
+    proofs = [r for r in later[0] if r["record"] == "consistency"]
+    for proof in proofs:
+        proof["proof"] = row["proof"][:-1]
+    write(tmp_path / "out" / "vault-1-later.jsonl", later[0])
     assert kinds(audited(tmp_path / "out")) == {"log-forked"}
 
 
