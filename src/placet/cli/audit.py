@@ -73,7 +73,6 @@ def write_visits(
 
     A log of the same size and root is written over: it says nothing new.
     """
-
     earlier = _earlier(folder)
 
     async def visit(vaults: Constellation) -> Outcomes[Fetched]:

@@ -123,14 +123,19 @@ async def fetch(
             break
     else:
         raise UnavailableError("the key's charter changed while it was fetched", "Try again.")
-    while hashes and len(found.hashes) < size:
-        found.hashes += (await vault.hashes(len(found.hashes))).hashes
-    del found.hashes[size:]
-    for old in before:
-        if 0 < old < size:
-            answer = await vault.consistency(old, size)
-            found.proofs.append(ConsistencyLine(old=old, proof=answer.proof))
+    if hashes:
+        found.hashes = await _hashes(vault, size)
+    for old in (old for old in before if 0 < old < size):
+        answer = await vault.consistency(old, size)
+        found.proofs.append(ConsistencyLine(old=old, proof=answer.proof))
     return found
+
+
+async def _hashes(vault: VaultClient, size: int) -> list[str]:
+    found: list[str] = []
+    while len(found) < size:
+        found += (await vault.hashes(len(found))).hashes
+    return found[:size]
 
 
 def lines(found: Fetched, *, at: int) -> Iterator[bytes]:

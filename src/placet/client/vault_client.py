@@ -282,12 +282,6 @@ class VaultClient:
         answer, _ = await self._ask("GET", f"/v1/log/hashes?since={since}", HashesAnswer)
         return answer
 
-    async def consistency(self, old: int, new: int) -> ConsistencyAnswer:
-        """Return what shows that the log grew from one size to another. Nothing is verified."""
-        path = f"/v1/log/consistency?old={old}&new={new}"
-        answer, _ = await self._ask("GET", path, ConsistencyAnswer)
-        return answer
-
     async def journal(self, since: int) -> JournalAnswer:
         """Return a page of the vault's whole log. Nothing in it is verified."""
         answer, _ = await self._ask("GET", f"/v1/log?since={since}", JournalAnswer)
