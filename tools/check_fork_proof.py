@@ -17,12 +17,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+LINE = re.compile(r"(?:/[0-9a-f]{16})?")
 STATUS = "application/vnd.placet.statusbody.v1+json"
 
 
@@ -49,9 +51,14 @@ def verify(key: bytes, signature: bytes, message: bytes) -> None:
         need(holds=False, why="a signature does not hold")
 
 
-def checkpoint(note: str, key: bytes, vault: str) -> tuple[int, bytes]:
-    """Return size and root that the vault signed in a note of its own log."""
-    name = "placet/" + vault.removeprefix("sha256:")
+def checkpoint(note: str, key: bytes, vault: str) -> tuple[int, bytes, str]:
+    """Return size and root that the vault signed in a note of its own log, and which log that is.
+
+    A process that took over from an older one has a log of its own, named by 16 hex digits.
+    """
+    name, first = note.partition("\n")[0], "placet/" + vault.removeprefix("sha256:")
+    log = name.removeprefix(first)
+    need(name.startswith(first) and LINE.fullmatch(log) is not None, "a note is about another log")
     text, blank, tail = note.rpartition("\n\n")
     text += "\n"
     hinted = hashlib.sha256(name.encode() + b"\n\x01" + key).digest()[:4]
@@ -68,7 +75,7 @@ def checkpoint(note: str, key: bytes, vault: str) -> tuple[int, bytes]:
     need(size == str(int(size)), "a note's size is no number")
     hashed = base64.b64decode(root, validate=True)
     need(len(hashed) == hashlib.sha256().digest_size, "a note's root is no hash")
-    return int(size), hashed
+    return int(size), hashed, log
 
 
 def status(signed: dict[str, str], key: bytes, vault: str) -> dict[str, object]:
@@ -91,13 +98,15 @@ def check(proof: dict[str, object]) -> str:
     if "first" in proof:
         first = checkpoint(str(proof["first"]), key, vault)
         second = checkpoint(str(proof["second"]), key, vault)
+        need(first[2] == second[2], "the checkpoints are of two processes' logs")
         need(first[0] == second[0], "the checkpoints are of two sizes")
         need(first[1] != second[1], "the checkpoints are the same")
         return f"FORK: vault {vault} signed two different logs of {first[0]} entries"
     earlier = status(proof["earlier"], key, vault)  # type: ignore[arg-type]
     later = status(proof["later"], key, vault)  # type: ignore[arg-type]
-    was, _ = checkpoint(str(earlier["checkpoint"]), key, vault)
-    is_now, _ = checkpoint(str(later["checkpoint"]), key, vault)
+    was, _, line = checkpoint(str(earlier["checkpoint"]), key, vault)
+    is_now, _, same = checkpoint(str(later["checkpoint"]), key, vault)
+    need(line == same, "the statuses are of two processes, each of which has its own log")
     when = [(int(str(s["time"])), int(str(s["boots"]))) for s in (earlier, later)]
     # Or two starts of one number, which no vault has that was left alone.
     twice = when[0][1] == when[1][1] and earlier["boot"] != later["boot"]

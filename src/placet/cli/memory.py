@@ -29,7 +29,8 @@ async def look_back(vaults: Constellation, home: Home) -> None:
 
     async def one(vault: VaultClient) -> None:
         status = await vault.standing(os.urandom(32))
-        now, path = Head.of(status.status, vault.id), _kept(home, vault.id)
+        now = Head.of(status.status, vault.id)
+        path = _kept(home, vault.id, now.line)
         before = _read(path, vault.id)
         if before is not None:
             proof = await compare(before, now, vault.consistency)
@@ -66,5 +67,6 @@ def _tell(home: Home, vault: VaultClient, proof: ForkProof | RollbackProof) -> N
     )
 
 
-def _kept(home: Home, vault: str) -> Path:
-    return home.data / "vaults" / f"{vault.removeprefix('sha256:')}.json"
+def _kept(home: Home, vault: str, line: str) -> Path:
+    name = vault.removeprefix("sha256:") + (f"-{line}" if line else "")
+    return home.data / "vaults" / f"{name}.json"

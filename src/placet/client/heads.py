@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from placet.core.checkpoint import Checkpoint
+from placet.core.checkpoint import Checkpoint, line_of
 from placet.core.continuity import (
     ConsistencyAnswer,
     ForkProof,
@@ -54,8 +54,13 @@ class Head:
             VerificationError, MalformedError: It is not that vault's.
         """
         body = open_signed(signed, StatusBody, vault=vault)
-        key = unb64(signed.vault_key)
-        return cls(signed, body, open_checkpoint(body.checkpoint, key, vault))
+        key, line = unb64(signed.vault_key), line_of(body.checkpoint, vault)
+        return cls(signed, body, open_checkpoint(body.checkpoint, key, vault, line))
+
+    @property
+    def line(self) -> str:
+        """Return which process of the vault said it: each has a log of its own (spec/12)."""
+        return line_of(self.checkpoint.origin, self.body.vault)
 
 
 async def compare(before: Head, now: Head, ask: Consistency) -> ForkProof | RollbackProof | None:
@@ -71,8 +76,8 @@ async def compare(before: Head, now: Head, ask: Consistency) -> ForkProof | Roll
             that is all that can be said.
     """
     vault, key = now.body.vault, now.signed.vault_key
-    if before.body.vault != vault:
-        raise ValueError("before: another vault's")
+    if (before.body.vault, before.line) != (vault, now.line):
+        raise ValueError("before: another vault's, or another process's")
     old, new = before.checkpoint, now.checkpoint
     if new.size < old.size:
         proof = RollbackProof(vault=vault, vault_key=key, earlier=before.signed, later=now.signed)
@@ -103,6 +108,8 @@ def check_rollback_proof(proof: RollbackProof) -> tuple[Head, Head]:
     if vault_id(unb64(proof.vault_key)) != proof.vault:
         raise VerificationError("the key is not the one that the vault id names")
     earlier, later = Head.of(proof.earlier, proof.vault), Head.of(proof.later, proof.vault)
+    if earlier.line != later.line:
+        raise VerificationError("the statuses are of two processes, each of which has its own log")
     was, now = earlier.body, later.body
     # Or two starts of one number, which no vault has that was left alone.
     twice = was.boots == now.boots and was.boot != now.boot

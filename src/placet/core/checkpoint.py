@@ -20,6 +20,7 @@ from placet.errors import MalformedError, TooLargeError, VerificationError
 
 ED25519 = b"\1"
 _signature_line = re.compile(r"— ([^\s+]{1,200}) ([A-Za-z0-9+/]+={0,2})")
+_line = re.compile(r"[0-9a-f]{16}")
 _size_line = re.compile(r"0|[1-9][0-9]{0,14}")
 _lines = 3
 _key_hash_size = 4
@@ -89,7 +90,10 @@ def line_of(note: str, vault: str) -> str:
 
     Nothing of the note is checked: open it under `origin_of` with what is returned.
     """
-    return note.partition("\n")[0].removeprefix(origin_of(vault)).removeprefix("/")
+    first = origin_of(vault)
+    name = note.partition("\n")[0]
+    line = name.removeprefix(f"{first}/")
+    return line if name != line and _line.fullmatch(line) else ""
 
 
 def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> str:

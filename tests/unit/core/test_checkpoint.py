@@ -7,7 +7,15 @@ import base64
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from placet.core.checkpoint import Checkpoint, key_hash, open_note, sign_note, verify_note
+from placet.core.checkpoint import (
+    Checkpoint,
+    key_hash,
+    line_of,
+    open_note,
+    origin_of,
+    sign_note,
+    verify_note,
+)
 from placet.core.limits import MAX_NOTE
 from placet.errors import MalformedError, TooLargeError, VerificationError
 
@@ -132,3 +140,21 @@ def test_extension_that_could_not_be_read_back_is_the_callers_mistake(line: str)
     """No empty line and no control character."""
     with pytest.raises(ValueError, match="checkpoint's line"):
         Checkpoint("v", 0, ROOT, (line,)).text()
+
+
+@pytest.mark.parametrize(
+    ("tail", "line"),
+    [
+        ("", ""),
+        ("/00112233445566ff", "00112233445566ff"),
+        ("/../../etc/passwd", ""),
+        ("/00112233445566FF", ""),
+        ("/00112233445566ff/", ""),
+        ("00112233445566ff", ""),
+    ],
+)
+def test_a_line_is_sixteen_digits_and_nothing_else(tail, line):
+    """What a vault signs as the name of its log names no file and no record of ours."""
+    vault = "sha256:" + "ab" * 32
+    assert line_of(f"{origin_of(vault)}{tail}\n1\n", vault) == line
+    assert line_of("00112233445566ff\n1\n", vault) == ""
