@@ -162,7 +162,8 @@ def test_citations_are_read_whole(text, sections):
 
 
 def test_sections_count_up():
-    """Pages have sections 1, 2, 3 ..., in order, and a number of their own."""
+    """Pages have sections 1, 2, 3 ..., in order, and are numbered without a gap themselves."""
+    assert sorted(SPECS) == [f"{number:02}" for number in range(len(SPECS))]
     assert len(SPECS) == len(list((ROOT / "spec").glob("[0-9]*.md")))
     for path in SPECS.values():
         found = [int(n) for n in HEADING.findall(path.read_text())]
