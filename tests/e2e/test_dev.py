@@ -101,6 +101,11 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     _until(lambda: not _processes_about(tmp_path), "its processes have ended")
 
 
+def lasting(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what stays over a restart: all but the port of the probe, which nobody keeps."""
+    return {name: {k: v for k, v in p.items() if k != "probe"} for name, p in parts.items()}
+
+
 def test_a_constellation_for_play(dev: Dev, tmp_path: Path) -> None:
     """Up, again, with a vault killed, down, up once more: the vaults stay who they are."""
     first = dev.parts("up")
@@ -121,7 +126,7 @@ def test_a_constellation_for_play(dev: Dev, tmp_path: Path) -> None:
     os.kill(killed, signal.SIGKILL)
     _until(lambda: not dev.parts("status", code=1)["vault-3"]["running"], "vault 3 is down")
     assert [n for n, p in dev.parts("status", code=1).items() if not p["running"]] == ["vault-3"]
-    assert dev.parts("up") == first
+    assert lasting(dev.parts("up")) == lasting(first)
 
     said = dev("logs", "vault-3").stdout
     assert said.count(f"vault {first['vault-3']['id']} ready") == 2
@@ -129,7 +134,7 @@ def test_a_constellation_for_play(dev: Dev, tmp_path: Path) -> None:
 
     assert dev("down").returncode == 0
     assert not any(p["running"] for p in dev.parts("status", code=1).values())
-    assert dev.parts("up") == first
+    assert lasting(dev.parts("up")) == lasting(first)
 
     assert dev("down", "--wipe").returncode == 0
     assert not dev.state.exists()
