@@ -47,8 +47,8 @@ def document() -> Json:
             "title": "placet vault",
             "version": placet.__version__,
             "description": "HTTP/1.1 over the attested channel (spec/05) and no other way in."
-            f" Bodies are canonical JSON (RFC 8785) of at most {MAX_BODY} bytes. Every request may be"
-            " repeated. Normative: spec/07.",
+            f" Bodies are canonical JSON (RFC 8785) of at most {MAX_BODY} bytes. Every request may"
+            " be repeated. Normative: spec/07.",
         },
         "paths": paths,
         "components": {
