@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ from placet.vault.state import VaultIdentity
 K, OTHERS = 3, (2, 3, 4, 5)
 WHOLE = 500
 """Keys of each store that can be released."""
+WHOLE_ONES = "whole.json"
+"""Their names, beside the store; written when it is filled."""
 GROUP = 250
 """Keys that are made durable together."""
 AGE = 3600
@@ -98,8 +101,17 @@ def open_at(folder: Path, *, serves: bool = True) -> Open:
     return Open(vault, own, store, log)
 
 
+def is_filled(folder: Path) -> bool:
+    """Tell whether a store was filled to its end."""
+    return (folder / WHOLE_ONES).exists()
+
+
 def fill(folder: Path, size: int) -> tuple[str, ...]:
-    """Make a store of ``size`` keys and return the whole ones."""
+    """Make a store of ``size`` keys, if it is not there yet, and return the whole ones."""
+    if is_filled(folder):
+        return tuple(msgspec.json.decode((folder / WHOLE_ONES).read_bytes(), type=list[str]))
+    if folder.exists():  # somebody stopped filling it
+        shutil.rmtree(folder)
     opened = open_at(folder)
     births = composer(int(time.time()))
     every, whole = max(1, size // WHOLE), list[str]()
@@ -113,12 +125,13 @@ def fill(folder: Path, size: int) -> tuple[str, ...]:
                 elif template is not None:
                     _copy(opened.log, template.value, number)
     opened.store.close()
+    (folder / WHOLE_ONES).write_bytes(msgspec.json.encode(whole))
     return tuple(whole)
 
 
 def written(folder: Path) -> int:
     """Return the bytes that a closed store takes on the disk."""
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return sum(path.stat().st_size for path in folder.glob("vault.db*"))
 
 
 def payload(folder: Path, key: str) -> int:

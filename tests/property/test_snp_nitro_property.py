@@ -165,7 +165,7 @@ def test_der_is_taken_apart_and_put_together():
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data(), family=st.sampled_from(["snp", "nitro"]))
 def test_noise_is_refused_by_name(data, family):
     """Arbitrary bytes up to 64 KiB end in an error of ours."""
@@ -177,7 +177,7 @@ def test_noise_is_refused_by_name(data, family):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data(), kind=KIND)
 def test_a_mutated_report_shows_the_same_or_nothing(data, kind):
     """Bytes overwritten, cut or inserted anywhere in a report and the table behind it."""
@@ -191,7 +191,7 @@ def test_a_mutated_report_shows_the_same_or_nothing(data, kind):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data(), product=PRODUCT, kind=KIND)
 def test_signed_fields_come_out_as_they_went_in(data, product, kind):
     """Whatever a genuine report says is refused by name or shown as it is."""
@@ -231,7 +231,7 @@ ENTRY = st.tuples(
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(entries=st.lists(ENTRY, max_size=8), end=st.integers(0, 30), tail=st.binary(max_size=2000))
 def test_a_table_of_any_shape_shows_the_same_or_nothing(entries, end, tail):
     """Entries of known kinds with any offsets and lengths, beside a chain that is whole."""
@@ -244,7 +244,7 @@ def test_a_table_of_any_shape_shows_the_same_or_nothing(entries, end, tail):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(data=st.data(), kind=KIND, which=st.sampled_from(["leaf", "ask", "ark", "crl"]))
 def test_certificates_of_any_shape_are_refused(data, kind, which):
     """DER with elements exchanged, whose signature does not hold."""
@@ -257,7 +257,7 @@ def test_certificates_of_any_shape_are_refused(data, kind, which):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(data=st.data(), kind=KIND)
 def test_certificates_of_any_shape_that_amd_signed_are_read_or_refused(data, kind):
     """The same for a leaf and an intermediate that their issuer signed as they are."""
@@ -276,7 +276,7 @@ def test_certificates_of_any_shape_that_amd_signed_are_read_or_refused(data, kin
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     kind=KIND,
     product=PRODUCT,
@@ -332,7 +332,7 @@ def aws(document):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_a_mutated_document_shows_nothing(data):
     """Bytes overwritten, cut or inserted anywhere; all of them are signed, or fixed."""
@@ -343,7 +343,7 @@ def test_a_mutated_document_shows_nothing(data):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(changes=st.dictionaries(FIELD | st.text(max_size=4), ANY, min_size=1, max_size=3))
 def test_signed_fields_of_any_type_are_read_or_refused(changes):
     """Values of any type and depth where a field is expected, under a signature that holds."""
@@ -357,7 +357,7 @@ def test_signed_fields_of_any_type_are_read_or_refused(changes):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_signed_bytes_that_are_no_document_are_refused(data):
     """A payload that is mutated CBOR, under a signature that holds."""
@@ -367,7 +367,7 @@ def test_signed_bytes_that_are_no_document_are_refused(data):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     protected=ANY, unprotected=ANY, payload=ANY, signature=ANY, tag=st.none() | st.integers(0, 99)
 )
@@ -397,7 +397,7 @@ def test_registers_come_out_as_they_went_in(registers):
 
 
 @pytest.mark.req("R1.7")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data(), signed=st.booleans())
 def test_chains_of_any_shape_are_read_or_refused(data, signed):
     """A leaf with elements exchanged, signed by its issuer as it is or not at all."""
