@@ -91,6 +91,17 @@ def record(fields: Mapping[str, Check], later: Mapping[str, Check] | None = None
     return check
 
 
+def but(default: object, inner: Check) -> Check:
+    """Return a check that refuses the default written out: it is left out (spec/01, section 1)."""
+
+    def check(value: object) -> None:
+        inner(value)
+        if value == default:
+            raise refuse(f"{str(value)[:30]} is the default, which is not written")
+
+    return check
+
+
 def tagged(field: str, kinds: Mapping[str, Check]) -> Check:
     """Return a check for objects whose one field says which they are."""
 
@@ -202,8 +213,8 @@ TCB = record(
         "hardware_ids": maybe(many(TEXT)),
         "min_evaluation": INT,
     },
-    {"min_tcb": HEX8, "max_vmpl": number(0, 3), "features": many(one_of(*FEATURES))}
-    | {"grace": number(0, 2592000)},
+    {"min_tcb": HEX8, "max_vmpl": number(1, 3), "features": many(one_of(*FEATURES), 1)}
+    | {"grace": number(1, 2592000)},
 )
 PROFILE = record(
     {
@@ -225,7 +236,7 @@ VAULT_SET = record(
 
 ACTS = ("promote", "retire", "update_policy", "rotate", "move", "delete")
 """The rows of the table; see spec/09, section 1."""
-ACT = record({}, {"managers": one_of(YES), "lifetime": number(60, 2592000)})
+ACT = record({}, {"managers": one_of(YES), "lifetime": number(60, 2591999)})
 CLAUSE = record(
     {
         "signers": threshold,
@@ -241,11 +252,11 @@ FIELDS = {
     "auditors": OWN_KEYS,
     "guardians": record({"principal": threshold, "delay": DELAY, "cooldown": DELAY}),
     "reviewers": threshold,
-    "acts": record({}, dict.fromkeys(ACTS, ACT)),
+    "acts": but({}, record({}, dict.fromkeys(ACTS, but({}, ACT)))),
     "immutable": many(TEXT, 1, 16),
     "auto_migrate": CLAUSE,
-    "cooldown": DELAY,
-    "stager_quota": number(1, 64),
+    "cooldown": but(86400, DELAY),
+    "stager_quota": number(1, 63),
 }
 """Fields of the rules that are left out where they have their default."""
 RULES = record({"owner": threshold, "stagers": OWN_KEYS}, FIELDS)

@@ -13,7 +13,17 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from placet.core.encoding import Base64, Int, Record, Sha256, Sha384, Text, digest, encode
+from placet.core.encoding import (
+    Base64,
+    Int,
+    LeanRecord,
+    Record,
+    Sha256,
+    Sha384,
+    Text,
+    digest,
+    encode,
+)
 from placet.core.limits import MAX_EVENTS
 from placet.core.profile import Measurement
 
@@ -84,7 +94,7 @@ class CertificateClaims(Record, kw_only=True):
     boot: Text
 
 
-class Evidence(Record, omit_defaults=True):
+class Evidence(LeanRecord):
     """A quote on its way, with the vendor-signed collateral that the prover stapled."""
 
     family: Family

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from placet.core.encoding import Int, Record, Sha256, Text
+from placet.core.encoding import Int, LeanRecord, Record, Sha256, Text
 from placet.core.limits import MAX_CHARTER, MAX_HEADS, MAX_LABEL, MAX_PROFILES
 from placet.core.profile import Profile, VaultSet
 from placet.core.signer import Threshold
@@ -21,7 +21,7 @@ class BirthBody(Record):
     vault_set: VaultSet
 
 
-class PromoteBody(Record, omit_defaults=True):
+class PromoteBody(LeanRecord):
     """Let this profile in, and say what happens to those before it."""
 
     profile: Profile
@@ -45,7 +45,7 @@ class RetireBody(Record):
     reason: Text
 
 
-class UpdatePolicyBody(Record, omit_defaults=True):
+class UpdatePolicyBody(LeanRecord):
     """Put these rules in the place of those in force, as a whole."""
 
     policy: Rules

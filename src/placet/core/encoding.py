@@ -39,6 +39,22 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The base of every object that is signed, hashed, stored or sent."""
 
 
+class LeanRecord(Record, omit_defaults=True):
+    """The base of those with fields that came later, left out where they have their default.
+
+    msgspec leaves out what *is* the default, not what equals it, so each field that equals
+    it becomes it: nothing writes it out, and no reader takes it written out (spec/01, section 1).
+    """
+
+    def __post_init__(self) -> None:
+        """Put the default itself where a value equals it."""
+        kind = type(self)
+        fields = zip(kind.__struct_fields__[::-1], kind.__struct_defaults__[::-1], strict=False)
+        for name, default in fields:
+            if default is not msgspec.NODEFAULT and getattr(self, name) == default:
+                msgspec.structs.force_setattr(self, name, default)
+
+
 R = TypeVar("R")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from placet.core.dsse import Signed
-from placet.core.encoding import Base64, Int, Record, Sha256, Text
+from placet.core.encoding import Base64, Int, LeanRecord, Record, Sha256, Text
 from placet.core.handover import Line
 from placet.core.limits import (
     MAX_CHAIN,
@@ -142,7 +142,7 @@ class StandingReport(Record, kw_only=True):
     """The largest size of it that a witness is known to have seen."""
 
 
-class Status(Record, omit_defaults=True):
+class Status(LeanRecord):
     """GET /v1/status?nonce=..."""
 
     status: Signed
@@ -182,7 +182,7 @@ class Waiting(Record):
     until: Int
 
 
-class CharterAnswer(Record, omit_defaults=True):
+class CharterAnswer(LeanRecord):
     """GET /v1/keys/{key}/charter: everything taken, oldest first, with receipts."""
 
     charter: Annotated[tuple[CourierItem, ...], Meta(max_length=MAX_CHARTER)]

@@ -14,6 +14,7 @@ from placet.core.encoding import (
     Hex32,
     Hex48,
     Int,
+    LeanRecord,
     Record,
     Sha256,
     Sha384,
@@ -105,7 +106,7 @@ class NitroMeasurement(Record, tag_field="tee", tag="nitro"):
 Measurement = SgxMeasurement | TdxMeasurement | SnpMeasurement | NitroMeasurement
 
 
-class TcbRules(Record, omit_defaults=True):
+class TcbRules(LeanRecord):
     """Which platforms are good enough. Empty statuses mean none is.
 
     The fields with a default came later and are not written where they have it, so what
@@ -177,7 +178,7 @@ class WitnessMember(Record):
     """``host:port`` of plain HTTP; a hint, never trusted: what it says is signed."""
 
 
-class VaultSet(Record, omit_defaults=True):
+class VaultSet(LeanRecord):
     """The vaults that keep a key, how many are needed, and what code they must run."""
 
     k: Annotated[int, Meta(ge=1, le=MAX_VAULTS)]

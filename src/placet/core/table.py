@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from placet.core.encoding import Int, Record, digest, encode
+from placet.core.encoding import Int, LeanRecord, Record, digest, encode
 from placet.core.limits import (
     COOLDOWN,
     MAX_DELAY,
@@ -42,7 +42,7 @@ Change = Literal["measurement", "image", "config"]
 """What a clause may let differ from a profile that is approved."""
 
 
-class Act(Record, omit_defaults=True):
+class Act(LeanRecord):
     """What one kind of statement takes: the owner, and maybe the managers; and how fresh."""
 
     managers: bool = False
@@ -51,7 +51,7 @@ class Act(Record, omit_defaults=True):
     """Most seconds between issue and end: signatures carry no time of their own."""
 
 
-class Acts(Record, omit_defaults=True):
+class Acts(LeanRecord):
     """One row for each kind of statement of the owner's."""
 
     promote: Act = Act()
@@ -88,7 +88,7 @@ class AutoMigrate(Record):
     """Uses, counted from the statement that set the clause."""
 
 
-class Rules(Record, omit_defaults=True):
+class Rules(LeanRecord):
     """The table without what it lets in: what an ``update-policy`` replaces as a whole."""
 
     owner: Threshold
@@ -109,7 +109,7 @@ class Rules(Record, omit_defaults=True):
     """Stages that one stager may have pending at one vault."""
 
 
-class PolicyTable(Rules, omit_defaults=True, kw_only=True):
+class PolicyTable(Rules, kw_only=True):
     """The table that a key is born with."""
 
     profiles: Annotated[tuple[Profile, ...], Meta(max_length=MAX_PROFILES)]
