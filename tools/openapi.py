@@ -1,7 +1,7 @@
 """Write spec/vault-openapi.json: the requests of a vault, from the table that serves them.
 
 Shapes come from the very types that vault and client encode and decode, paths and forms from
-`placet.vault.routes`, problems from `placet.errors`. tests/unit/test_openapi.py compares.
+`placet.vault.routes`, problems from `placet.errors`. tests/unit/vault/test_openapi.py compares.
 
     python tools/openapi.py           # write
     python tools/openapi.py --check   # exit 1 if what is written is another
@@ -20,6 +20,7 @@ import msgspec
 import placet
 from placet import errors
 from placet.core.limits import MAX_BODY
+from placet.vault.http import ID
 from placet.vault.routes import KEY, ROUTES, Route
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,13 @@ def document() -> Json:
             "responses": {
                 "Problem": {
                     "description": "RFC 9457: refused, and why.",
+                    "headers": {
+                        "x-request-id": _request_id(),
+                        "retry-after": {
+                            "description": "Seconds, where the problem has `retry_after`.",
+                            "schema": {"type": "integer", "minimum": 0},
+                        },
+                    },
                     "content": {
                         "application/problem+json": {
                             "schema": {"$ref": "#/components/schemas/Problem"}
@@ -77,6 +85,7 @@ def _operation(route: Route) -> Json:
         "responses": {
             "200": {
                 "description": f"{route.answer.__name__}.",
+                "headers": {"x-request-id": _request_id()},
                 "content": {"application/json": {"schema": _reference(route.answer)}},
             },
             "4XX": {"$ref": "#/components/responses/Problem"},
@@ -107,18 +116,28 @@ def _reference(shape: type) -> Json:
     return {"$ref": f"#/components/schemas/{shape.__name__}"}
 
 
+def _request_id() -> Json:
+    return {
+        "description": "Random; the vault's operator finds the request by it in the log.",
+        "required": True,
+        "schema": {"type": "string", "pattern": f"^[0-9a-f]{{{2 * ID}}}$"},
+    }
+
+
 def _problem() -> Json:
     types = {e.type for e in _errors(errors.PlacetError)}
     text = {"type": "string"}
     return {
         "type": "object",
-        "required": ["type", "status", "title", "detail", "hint"],
+        "required": ["type", "status", "title", "detail", "hint", "request"],
         "properties": {
             "type": {"enum": sorted(errors.type_prefix + name for name in types)},
             "status": {"type": "integer"},
             "title": text,
             "detail": {**text, "description": "What was expected, and what came."},
             "hint": {**text, "description": "What to do next, if anything."},
+            "request": _request_id()["schema"],
+            "retry_after": {"type": "integer", "minimum": 0, "description": "Seconds."},
         },
     }
 

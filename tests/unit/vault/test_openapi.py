@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import runpy
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +22,9 @@ from placet_testing.constellations import Story, begin
 from placet_testing.vaults import peer
 
 from placet.core.encoding import MAX_INT, encode
-from placet.vault.routes import ROUTES
+from placet.core.limits import MAX_BODY
+from placet.errors import type_prefix
+from placet.vault.routes import ROUTES, Route
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT = json.loads((ROOT / "spec" / "vault-openapi.json").read_bytes())
@@ -29,7 +32,8 @@ OPERATIONS = {
     found.ok().label: found.ok()
     for found in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()
 }
-PROBLEMS = DOCUMENT["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
+PROBLEM = DOCUMENT["components"]["schemas"]["Problem"]
+PROBLEMS = PROBLEM["properties"]["type"]["enum"]
 EXAMPLES = 25
 
 
@@ -84,9 +88,33 @@ def test_what_the_document_allows_is_answered_or_refused(label: str, story: Stor
         if status != 200:
             assert said["type"] in PROBLEMS
             assert said["status"] == status
+            assert set(PROBLEM["required"]) <= said.keys()
+            assert re.fullmatch(PROBLEM["properties"]["request"]["pattern"], said["request"])
 
     ask()
     assert statuses
+
+
+@pytest.mark.req("R9.4")
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_what_the_document_does_not_allow_is_refused(route: Route, story: Story) -> None:
+    """Bodies that do not parse or are too long, and other methods: a typed problem each."""
+    role = {"anyone": "visitor", "workload": "release", "resharer": "resharer"}[route.who]
+    path = route.path.replace("{key}", story.key)
+    bad = (b"", b"{", b"\xff", b"[]", b"null", b" {}", b'{"a":1,"a":1}', b"[" * 5000)
+    asked = [(route.method, path, body) for body in bad if route.body]
+    asked.append((route.method, path, b" " * (MAX_BODY + 1)))
+    asked += [(method, path, b"") for method in ("PUT", "DELETE", "PATCH", "HEAD", "")]
+    if route.query:
+        asked.append((route.method, path + "?%ff=&&", b""))
+    for method, where, body in asked:
+        end = _ends(story)[role]
+        status, answer = asyncio.run(serve_once(story.benches[0], end, method, where, body))
+        said = json.loads(answer)
+        assert said["type"].removeprefix(type_prefix) in {
+            *("malformed", "too-large", "not-found", "role-denied"),
+        }, said
+        assert 400 <= status == said["status"] < 500
 
 
 def _ends(story: Story) -> dict[str, Any]:
