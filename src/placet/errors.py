@@ -18,6 +18,7 @@
         + KeyDeletedError         the owner destroyed this key, for ever
         + RoleDeniedError         this peer may not ask that
         + UnrepairableError       a policy that could never be changed again
+        + RolledBackError         vaults that are behind what an app saw of them
       x ConflictError           the state moved under the caller; read again
         + AncestorMissingError    statements in between are missing here
         + SupersededError         a newer creation attempt was promised
@@ -173,6 +174,12 @@ class KeyDeletedError(PolicyDeniedError):
 
     type = "key-deleted"
     status = 410
+
+
+class RolledBackError(PolicyDeniedError):
+    """Vaults show less than this app saw of them before. ``behind`` names them."""
+
+    type = "rolled-back"
 
 
 class RoleDeniedError(PolicyDeniedError):

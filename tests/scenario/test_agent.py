@@ -46,6 +46,7 @@ from placet.errors import (
     PolicyDeniedError,
     QuorumError,
     RoleDeniedError,
+    RolledBackError,
     UnavailableError,
     VerificationError,
 )
@@ -644,3 +645,37 @@ async def test_vaults_that_know_nothing_of_a_key_are_no_first_boot(world: World)
         await world.unlock(v(1))
     assert refused.value.members["reason"] == "state-lost"
     assert all(not s.log.of_key(world.key) for s in world.vaults)
+
+
+# --- what the app remembers (spec/08, section 5) ------------------------------------------------
+
+
+@pytest.mark.req("I6")
+async def test_vaults_that_were_put_back_together_do_not_start_the_app(world: World) -> None:
+    """Three of five, to before a retire, the others away: each is genuine, and the app saw more."""
+    await world.unlock(v(1))
+    await world.stop(1, 2, 3)
+    disks = {p: p.read_bytes() for n in (1, 2, 3) for p in world.folder.glob(f"served{n}.db*")}
+    for number in (1, 2, 3):
+        await world.start(number)
+    await world.promote(v(2))
+    policy = replay(world.statements)
+    retire = composer(HostClock().now()).retire(policy, code_id(v(1).profile()), "bad")
+    assert (await world.submit(signed(retire))).effective
+    await world.unlock(v(2))
+    await world.stop(1, 2, 3, 4, 5)
+    for number in (1, 2, 3):
+        for path in world.folder.glob(f"served{number}.db*"):
+            path.unlink()
+    for path, raw in disks.items():
+        path.write_bytes(raw)
+    for number in (1, 2, 3):
+        await world.start(number)
+    with pytest.raises(RolledBackError) as refused:
+        await world.unlock(v(1))
+    assert refused.value.members["behind"]
+    # Two that are as far bring the others what they lack: the retire holds again.
+    await world.start(4)
+    await world.start(5)
+    with pytest.raises(NotApprovedError):
+        await world.unlock(v(1))

@@ -9,10 +9,12 @@ never taken for absence (I9).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from placet.agent.comparing import at_remembered, confirm
+from placet.agent.memory import Shown, open_memory, remember
 from placet.agent.receipts import keep_receipts
 from placet.agent.volume import Unlocked, VolumeDriver
 from placet.attest.produce import Producer
@@ -76,6 +78,7 @@ class Agent:
         Raises:
             NotApprovedError: The owner has not let this code in (yet).
             QuorumError: Too few vaults; it names them.
+            RolledBackError: They are behind what this app saw of them; it names them.
             PolicyDeniedError, VerificationError, MalformedError: Something that was passed
                 is not what the measured config allows.
         """
@@ -100,12 +103,38 @@ class Agent:
             unlocked = volume.unlock(had.data_key, key=key)
         finally:
             wipe(had.data_key)
-        # 3.6 What the vaults signed for is kept: an auditor looks for it in their logs.
+        # 3.6 Whoever shows less than was seen before lets nobody in, however many they are.
+        await self._compare(policy, trust, had, unlocked)
+        # 3.7 What the vaults signed for is kept: an auditor looks for it in their logs.
         try:
             keep_receipts(unlocked.path, had.receipts)
         except UnavailableError as e:
             self.tell(e.detail)
         return unlocked
+
+    async def _compare(
+        self,
+        policy: KeyPolicy,
+        trust: tuple[TrustAnchor, ...],
+        had: _Had,
+        unlocked: Unlocked,
+    ) -> None:
+        """Compare what vaults showed with what is remembered, and remember it (section 5)."""
+        folder, mac_key = unlocked.path, unlocked.memory_key
+        memory = open_memory(folder, policy.key, mac_key, expected=unlocked.remembers)
+        shown = had.shown
+        if not at_remembered(memory, shown):
+            vaults = self._connect(policy.key, policy.vault_set, trust, "release")
+            try:
+                shown, behind = await confirm(memory, vaults, rng=self.rng)
+            finally:
+                vaults.close()
+            for vault in behind:
+                self.tell(f"vault {vault} is behind what this app saw of it")
+        try:
+            remember(folder, memory, shown, mac_key, k=policy.vault_set.k)
+        except UnavailableError as e:
+            self.tell(e.detail)
 
     async def _data_key(
         self, key: str, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], *, empty: bool
@@ -159,6 +188,10 @@ class Agent:
             data_key=recovered.key,
             generation=recovered.manifest.generation,
             receipts=tuple(r.receipt for r in gathered.released.values()),
+            shown={
+                vault: Shown.of(r.version, r.head, r.receipt)
+                for vault, r in gathered.released.items()
+            },
         )
 
     def _connect(
@@ -184,6 +217,7 @@ class _Had:
     data_key: bytearray = field(repr=False)
     generation: int
     receipts: tuple[Signed, ...] = ()
+    shown: Mapping[str, Shown] = field(default_factory=dict)
 
 
 def _lost(told: PlacetError) -> PolicyDeniedError:

@@ -18,7 +18,9 @@ from typing import Literal, Protocol
 import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from msgspec import UNSET, UnsetType
 
+from placet.agent.memory import LOCK, MEMORY, Memory, write_memory
 from placet.client.whole_files import make_folder, write_whole
 from placet.core.encoding import Base64, Int, Record, Sha256, b64, decode, encode, unb64
 from placet.core.limits import KIB
@@ -41,6 +43,8 @@ class Header(Record, kw_only=True):
     key: Sha256
     generation: Int
     salt: Base64
+    remembers: Literal[True] | UnsetType = UNSET
+    """The agent keeps its memory there; volumes that were formatted before it did say nothing."""
     mac: Base64
     """HMAC-SHA256 under a key derived from the data key, over the header with no ``mac``."""
 
@@ -52,6 +56,10 @@ class Unlocked:
     path: Path
     secret: bytes = field(repr=False)
     """Derived from the data key for this volume; never the data key itself."""
+    memory_key: bytes = field(repr=False)
+    """For the MAC of the agent's memory; the child does not get it."""
+    remembers: bool
+    """Whether a memory must be there."""
 
 
 class VolumeDriver(Protocol):
@@ -101,7 +109,7 @@ class EmbeddedVolume:
         except OSError as e:
             raise UnavailableError(f"volume {self._path} cannot be read: {e.strerror}") from e
         # What a crash left of `format` (or of a release before 0.1) is nobody's data.
-        names -= {f".{HEADER}.part", f"{HEADER}.new", CHARTER}
+        names -= {f".{HEADER}.part", f"{HEADER}.new", f".{MEMORY}.part", MEMORY, LOCK, CHARTER}
         if not names:
             return "empty"
         if HEADER not in names:
@@ -119,9 +127,12 @@ class EmbeddedVolume:
                 f"volume {self._path} holds data: it is not formatted again",
                 reason="volume-not-empty",
             )
-        bare = Header(key=key, generation=generation, salt=b64(self._rng(KEY_SIZE)), mac="")
+        salt = self._rng(KEY_SIZE)
+        bare = Header(key=key, generation=generation, salt=b64(salt), remembers=True, mac="")
         header = msgspec.structs.replace(bare, mac=b64(_mac(data_key, bare)))
         try:
+            # Before the header that says it is there: a kill in between leaves an empty volume.
+            write_memory(self._path, Memory(key=key), _memory_key(data_key, salt, key))
             write_whole(self._path / HEADER, encode(header), mode=0o644)
         except OSError as e:
             raise UnavailableError(f"volume {self._path} cannot be written: {e.strerror}") from e
@@ -140,8 +151,13 @@ class EmbeddedVolume:
                 "volume's header does not fit the data key: it was changed, or is another's",
                 "Put back the volume that belongs to this key.",
             )
-        secret = _derive(data_key, unb64(header.salt), b"placet-volume/1\0" + key.encode())
-        return Unlocked(path=self._path, secret=secret)
+        salt = unb64(header.salt)
+        return Unlocked(
+            path=self._path,
+            secret=_derive(data_key, salt, b"placet-volume/1\0" + key.encode()),
+            memory_key=_memory_key(data_key, salt, key),
+            remembers=header.remembers is True,
+        )
 
     def lock(self) -> None:
         """Nothing is mounted."""
@@ -149,6 +165,10 @@ class EmbeddedVolume:
 
 def _derive(data_key: bytes | bytearray, salt: bytes, info: bytes) -> bytes:
     return HKDF(SHA256(), KEY_SIZE, salt=salt, info=info).derive(bytes(data_key))
+
+
+def _memory_key(data_key: bytes | bytearray, salt: bytes, key: str) -> bytes:
+    return _derive(data_key, salt, b"placet-volume-memory/1\0" + key.encode())
 
 
 def _mac(data_key: bytes | bytearray, header: Header) -> bytes:

@@ -29,7 +29,7 @@ open(os.path.join(os.environ["PLACET_VOLUME"], "found"), "w").write(json.dumps(f
 
 def unlocked(folder: Path) -> Unlocked:
     """Return a volume that is open."""
-    return Unlocked(path=folder, secret=SECRET)
+    return Unlocked(path=folder, secret=SECRET, memory_key=b"", remembers=True)
 
 
 @pytest.mark.req("I13")
@@ -65,7 +65,8 @@ import sys, os, pathlib
 sys.path[:0] = {sys.path!r}
 from placet.agent.child import run_child
 from placet.agent.volume import Unlocked
-volume = Unlocked(path=pathlib.Path({str(tmp_path)!r}), secret=b"k" * 32)
+folder = pathlib.Path({str(tmp_path)!r})
+volume = Unlocked(path=folder, secret=b"k" * 32, memory_key=b"", remembers=True)
 sys.exit(run_child([sys.executable, "-c", {child!r}], volume, dict(os.environ)))
 """
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)

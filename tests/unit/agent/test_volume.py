@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from placet.agent.memory import MEMORY
 from placet.agent.volume import CHARTER, HEADER, EmbeddedVolume
 from placet.errors import PlacetError, PolicyDeniedError, UnavailableError, VerificationError
 
@@ -65,7 +66,7 @@ EDITS = {
     "another key's id": lambda raw: raw.replace(b"01" * 32, b"02" * 32),
     "another generation": lambda raw: raw.replace(b'"generation":1', b'"generation":2'),
     "another salt": lambda raw: raw.replace(b'"salt":"', b'"salt":"A', 1),
-    "no mac": lambda raw: raw[: raw.index(b'"mac":"') + 7] + raw[raw.index(b'","salt') :],
+    "no mac": lambda raw: raw[: raw.index(b'"mac":"') + 7] + raw[raw.index(b'","remembers') :],
     "cut": lambda raw: raw[:-1],
     "another driver": lambda raw: raw.replace(b"embedded", b"null"),
     "a field more": lambda raw: raw.replace(b'{"driver"', b'{"cipher":"none","driver"'),
@@ -120,4 +121,4 @@ EmbeddedVolume(pathlib.Path({str(tmp_path)!r})).format(b"d" * 32, key={KEY!r}, g
     if volume.state() == "empty":
         volume.format(SECRET, key=KEY, generation=1)
     assert volume.unlock(SECRET, key=KEY).secret
-    assert [p.name for p in tmp_path.iterdir()] == [HEADER]
+    assert {p.name for p in tmp_path.iterdir()} == {HEADER, MEMORY}
