@@ -180,7 +180,7 @@ def test_the_same_again_is_accepted():
     assert receive(seen(), request(10), own=WITNESS).accepted
 
 
-@pytest.mark.req("I6", "R2.1", "R2.3")
+@pytest.mark.req("I6", "R2.1", "R7.4", "R2.3")
 @pytest.mark.parametrize(
     "later",
     [

@@ -254,7 +254,7 @@ AT_ITS_END = [
 ]
 
 
-@pytest.mark.req("I11")
+@pytest.mark.req("I11", "R7.4")
 @pytest.mark.parametrize("edit", AT_OPENING.values(), ids=AT_OPENING.keys())
 def test_log_whose_end_was_edited_is_quarantined_at_start(filled, edit):
     """Without reading the whole log."""
@@ -265,7 +265,7 @@ def test_log_whose_end_was_edited_is_quarantined_at_start(filled, edit):
     assert caught.value.members == {"quarantined": True}
 
 
-@pytest.mark.req("I11")
+@pytest.mark.req("I11", "R7.4")
 @pytest.mark.parametrize("edit", WHEN_READ.values(), ids=WHEN_READ.keys())
 def test_log_edited_in_the_middle_is_refused_when_it_is_read(filled, edit):
     """By the key's trail, by the next entry's writer or by the whole check: no wrong answer."""
