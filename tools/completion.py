@@ -29,6 +29,7 @@ KINDS = {
     "CODE": "code",
     "STAGE|CODE": "code",
     "FILE|KEY": "key|file",
+    "[KEY]...": "key",
     "HOST:PORT": "endpoint",
     "--constellation": "constellation",
     "key new --stager": "file",

@@ -104,6 +104,30 @@ def test_an_audit_as_its_auditor_sees_it(house):
     story.check()
 
 
+def test_what_could_go_wrong_as_an_owner_sees_it(house):
+    """All well but for a single signer; a vault down and one behind; then too few."""
+    story = Transcript(house, "doctor")
+    story.run("doctor", code=2)
+    house.born()
+    story.run("doctor", code=1)
+    house.stop(4)
+    house.run("promote", "notes", "--profile", house.profile(2), "--yes", code=5)
+    house.start(4)
+    house.stop(2)
+    story.run("doctor", "notes", code=1)
+    said = house.json("doctor", "notes", code=1)["keys"][0]
+    assert [(f["what"], f["vault"]) for f in said["findings"]] == [
+        ("unreachable", 2),
+        ("behind", 4),
+        ("one-signer", None),
+    ]
+    assert (said["able"], said["k"], said["n"]) == (4, 3, 5)
+    assert [v["answered"] for v in said["vaults"]] == [True, False, True, True, True]
+    house.stop(1, 3)
+    story.run("doctor", code=4)
+    story.check()
+
+
 def test_refusals_as_their_owner_sees_them(house):
     """A review with findings, too few vaults, nobody to ask, a vault that is looked at."""
     story = Transcript(house, "refusals")
@@ -290,7 +314,7 @@ def test_help_explains_before_it_asks(empty):
         *(("key", "auto-migrate", c) for c in ("on", "off")),
         *((c,) for c in ("migrate", "void", "merge")),
         *(("recover", c) for c in ("start", "show", "complete")),
-        *((c,) for c in ("sign", "deliver", "log")),
+        *((c,) for c in ("sign", "deliver", "log", "doctor")),
         *(("oidc", c) for c in ("enrol", "sign")),
         ("vault", "show"),
         *(("evidence", c) for c in ("show", "verify")),

@@ -59,3 +59,6 @@ def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 key_argument = click.argument("name", metavar="KEY", shell_complete=_keys)
 """KEY: a label, a key id, or a unique beginning of either."""
+
+key_arguments = click.argument("names", metavar="[KEY]...", nargs=-1, shell_complete=_keys)
+"""Any number of them, or none."""
