@@ -1,7 +1,8 @@
 """One zygote, one story and one table for all crash tests of a run.
 
-What CI runs is every kill on SQLite and a spread of the rest; ``PLACET_CRASH=all``
-(`make nightly` sets it) runs every point in every way.
+CI kills at every call of what gives shares away, at each kind of call of every other operation
+(by what it is called on, too), and at a spread of the rest. ``PLACET_CRASH=all`` (`make nightly`
+sets it) runs every point in every way. docs/crash-matrix.md says how to read the tables.
 """
 
 from __future__ import annotations
@@ -70,8 +71,27 @@ def rehearsed(zygote, story, rehearsals):
 @pytest.fixture(scope="session")
 def spread():
     """Return how to choose of many points: all of them at night."""
-    whole = os.environ.get("PLACET_CRASH") == "all"
-    return lambda points, count: list(points) if whole else _spread(list(points), count)
+    return lambda points, count: list(points) if whole() else _spread(list(points), count)
+
+
+@pytest.fixture(scope="session")
+def of_each():
+    """Return how to choose of many calls the last of each kind, and the last two: of all at night.
+
+    The last, because what was done before the end must not have been told before it.
+    """
+
+    def chosen(calls):
+        if whole():
+            return list(range(len(calls)))
+        return sorted({*{str(c): at for at, c in enumerate(calls)}.values(), len(calls) - 2})
+
+    return chosen
+
+
+def whole():
+    """Return whether this run leaves nothing out."""
+    return os.environ.get("PLACET_CRASH") == "all"
 
 
 def _spread(points, count):

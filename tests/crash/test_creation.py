@@ -58,7 +58,8 @@ async def test_a_vault_is_killed_at_every_call_of_a_creation(scene, table, sprea
             made, hit, _ = await try_create(scene, Fault(at))
             assert hit is not None
             await check_created(scene, made)
-            table.count("create (n=3)", "sqlite", "kill", hit)
+            stood = "before" if made is None else "after"
+            table.count("create (n=3)", "sqlite", "kill", hit, stood)
 
 
 @pytest.mark.req("I16", "R4.8")
@@ -74,7 +75,8 @@ async def test_a_vault_is_killed_again_while_it_is_finished(scene, table, spread
             again, _, _ = await try_create(scene, Fault(second))
             assert None in {made, again} or made == again
             await check_created(scene, made or again)
-            table.count("create, twice", "sqlite", "kill", hit)
+            stood = "before" if made is None and again is None else "after"
+            table.count("create, twice", "sqlite", "kill", hit, stood)
 
 
 @pytest.mark.req("I16", "R4.8")
@@ -101,4 +103,4 @@ async def test_the_workload_is_killed_at_every_call_of_its_first_boot(scene, tab
             assert before <= scene.seen()
             await scene.one_generation()
             if hit is not None:
-                table.count("first boot", "volume", fault.how, hit)
+                table.count("first boot", "volume", fault.how, hit, "after" if before else "before")

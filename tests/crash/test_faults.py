@@ -48,12 +48,12 @@ async def test_a_failing_disk_is_a_refusal(rehearsed, table, spread, name, what)
         assert befallen
         for at in spread(range(len(befallen)), most):
             fault = Fault(at, how, lasting, kinds)
-            await refused(bench, dry, fault)
-            table.count(name, variant.name, how, befallen[at])
+            stood = await refused(bench, dry, fault)
+            table.count(name, variant.name, how, befallen[at], stood)
 
 
 async def refused(bench, dry, fault):
-    """Have a fault befall a living vault, ask it twice more, then start it again."""
+    """Have a fault befall a living vault, ask it twice more, start it again; return what stood."""
     operation, where = dry.operation, f"{dry.operation.name}, {fault}"
     refusal, wanted = (503, "unavailable", None), meaning(dry.answer.status, dry.answer.body)
     bench.begin(operation.step)
@@ -80,6 +80,9 @@ async def refused(bench, dry, fault):
         if not answered:
             check_answer(first.answer, left, dry, where)
         await completed(bench, dry, left, first, where)
+    if left.state in {dry.before.state, dry.after.state}:
+        return "after" if left.state == dry.after.state else "before"
+    return "logged"
 
 
 def meaning_of(outcome):
@@ -96,7 +99,7 @@ async def test_short_writes_are_gone_on_with(rehearsed, table, spread, name):
     for at in spread([i for i, c in enumerate(dry.calls) if c.name in TEARABLE - {"sendto"}], 4):
         outcome = await point(bench, dry, Fault(at, "short"))
         assert meaning_of(outcome) == meaning(dry.answer.status, dry.answer.body)
-        table.count(name, bench.variant.name, "short", outcome.hit)
+        table.count(name, bench.variant.name, "short", outcome.hit, outcome.stood)
 
 
 @pytest.mark.req("R7.3", "I16")

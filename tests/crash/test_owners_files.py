@@ -6,12 +6,15 @@ that it had done is done.
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 from placet_testing.clients import memory_folder
 from placet_testing.crash_calls import TEARABLE, Fault
 from placet_testing.crash_home import Home
+
+from placet.client.signing import SigningKey
 
 FILES = frozenset({"write", "file", "fsync", "rename"})
 DONE, UNREADABLE, EXISTS = 0, 2, 6
@@ -24,14 +27,14 @@ def home(zygote):
         yield Home(zygote, folder)
 
 
-def faults_of(calls, spread, kills, cuts):
+def faults_of(calls, spread, kills, cuts, tears=4):
     """Return kills at these calls, the same with the power lost, and torn writes."""
     points = range(len(calls))
     torn = [at for at in points if calls[at].name in TEARABLE]
     return [
         *(Fault(at, "kill", kinds=FILES) for at in spread(points, kills)),
         *(Fault(at, "power", kinds=FILES) for at in spread(points, cuts)),
-        *(Fault(at, "torn", kinds=FILES) for at in spread(torn, 4)),
+        *(Fault(at, "torn", kinds=FILES) for at in spread(torn, tears)),
     ]
 
 
@@ -62,12 +65,64 @@ async def test_making_an_owner(home, table, spread):
         again = await home.run("owner", "init")
         assert again.code == (EXISTS if there == DONE else DONE), (fault, again.err)
         assert (await home.json("owner", "show"))["fingerprint"]
-        table.count("owner init", "files", fault.how, named(ran.hit))
+        table.count("owner init", "files", fault.how, named(ran.hit), stood(there == DONE))
     # What was said is done: the power may go right after.
     shutil.rmtree(home.path)
     ran = await home.run("owner", "init", fault=Fault(len(whole.calls), "power"))
     assert (ran.code, ran.hit) == (DONE, None)
     await home.must("owner", "show")
+
+
+@pytest.mark.req("I16")
+@pytest.mark.parametrize("command", ["init", "add"])
+async def test_making_a_spare(home, table, spread, command):
+    """A spare's file that a killed try left is taken up by the next; none is of two owners."""
+    file = home.path / "stick" / "spare.pem"
+    ask = ("owner", command, "--spare", str(file))
+    home.path.mkdir()
+    if command == "add":
+        await home.must("owner", "init")
+    home.keep("before")
+    whole = await home.must(*ask)
+    calls = [c for c in whole.calls if c.kind in FILES]
+    taken_up = 0
+    for fault in faults_of(calls, spread, 8, 4, 2):
+        home.back("before")
+        ran = await home.run(*ask, fault=fault)
+        assert ran.hit is not None
+        signers, left = await known(home), public_of(file) if file.exists() else None
+        again = await home.run(*ask)
+        done = len(signers) == 2
+        if again.code == EXISTS or (done and again.code == UNREADABLE):
+            assert done, (fault, again.err)
+        else:
+            assert again.code == DONE, (fault, ran.hit, again.err)
+        owner = await known(home)
+        assert len(owner) == 2
+        assert public_of(file) in owner, (fault, ran.hit)
+        assert not list(file.parent.glob(".*")), "half a key stays on the stick"
+        if left is not None and not done:
+            assert left in owner
+            taken_up += 1
+        table.count(f"owner {command} --spare", "files", fault.how, named(ran.hit), stood(done))
+    assert taken_up, "no point between the file and the owner"
+
+
+async def known(home):
+    """Return the public keys of the owner's signers; none if there is no owner."""
+    ran = await home.run("owner", "show", "--json")
+    signers = json.loads(ran.out)["principal"]["of"] if ran.code == DONE else []
+    return {signer["public_key"] for signer in signers}
+
+
+def public_of(file):
+    """Return the public key of a key file."""
+    return SigningKey.load("", file).signer.public_key
+
+
+def stood(done):
+    """Return what stood after a command, for the table."""
+    return "after" if done else "before"
 
 
 @pytest.mark.req("I16")
@@ -91,7 +146,8 @@ async def test_having_a_key_born(home, table, spread):
             else:
                 assert again.code == DONE, (fault, again.err)
             await all_agree(home, fault)
-            table.count("key new", "files", fault.how, named(ran.hit))
+            known_here = again.code == UNREADABLE
+            table.count("key new", "files", fault.how, named(ran.hit), stood(known_here))
         home.back("owner")
         ran = await home.run(*new, "--yes", fault=Fault(10**6, "power"))
         assert ran.code == DONE
@@ -131,4 +187,5 @@ async def test_promoting(home, table, spread):
             shown = await all_agree(home, (fault, ran.hit))
             codes = [one["code"] for one in shown["approvals"]]
             assert len(codes) == len(set(codes)) == 2
-            table.count("promote (owner)", "files", fault.how, named(ran.hit or calls[-1]))
+            stood = "after" if again.code == EXISTS else "before"
+            table.count("promote (owner)", "files", fault.how, named(ran.hit or calls[-1]), stood)

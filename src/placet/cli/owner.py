@@ -10,7 +10,7 @@ from typing import Literal, cast
 import click
 import msgspec
 
-from placet.cli.files import local_files, read_json, write_json
+from placet.cli.files import read_json, write_json
 from placet.cli.output import hint, json_option, reported, short, warn
 from placet.cli.passkey_enrol import (
     New,
@@ -24,6 +24,7 @@ from placet.cli.passkey_enrol import (
 from placet.cli.passkey_kept import pen_id
 from placet.cli.passkey_view import show_owner
 from placet.cli.settings import Home, Owner
+from placet.cli.spare import Spare
 from placet.client.authenticators import Screen
 from placet.client.signing import SigningKey
 from placet.core.signer import Signer, Threshold, signer_id
@@ -114,9 +115,10 @@ def init(  # noqa: PLR0913 - its options
     key = None if asked else SigningKey.generate(labels[0] if labels else "owner", algorithm)
     second = None
     if spare is not None:
-        second = SigningKey.generate(f"{key.signer.label if key else 'owner'} (spare)", algorithm)
+        name = f"{key.signer.label if key else 'owner'} (spare)"
+        second = Spare.at(spare, home.data, name, algorithm)
     given: tuple[Signer, ...] = (
-        *((second.signer,) if second else ()),
+        *((second.key.signer,) if second else ()),
         *(public_signer_of(f) for f in others),
     )
     port = home.settings().owner.page_port
@@ -124,10 +126,11 @@ def init(  # noqa: PLR0913 - its options
     mine = [key.signer] if key else [n.kept.signer for n in new]
     principal = Threshold(label="owner", threshold=threshold, of=(*mine, *given))
     check_principal(principal)
-    if second is not None and spare is not None:
-        with local_files():
-            second.save(spare)
+    if second is not None:
+        second.save()
     made = home.add_owner(key, principal, tuple(n.kept for n in new))
+    if second is not None:
+        second.done()
     show_owner(made, new, as_json=as_json)
     if not as_json:
         _next(made, spare)
@@ -172,25 +175,27 @@ def add(  # noqa: PLR0913 - its options
     if len(asked) + (spare is not None) != 1:
         raise click.UsageError("add one: --passkey, --security-key or --spare FILE")
     new: list[New] = []
-    key = SigningKey.generate(label or "owner (spare)", algorithm)
-    signer: Signer = key.signer
-    if asked:
+    written = Spare.at(spare, home.data, label or "owner (spare)", algorithm) if spare else None
+    if written is not None:
+        signer: Signer = written.key.signer
+    else:
         relying = _relying(*_as_before(before, rp_id, origins), screen, asked=True)
         name = label or f"{asked[0][0]} {len(leaves(before.principal)) + 1}"
         known = [p for p in before.pens if not isinstance(p, SigningKey)]
         port = home.settings().owner.page_port
         new = enrol(asked, [name], relying, known, port=port)
         signer = new[0].kept.signer
-    principal = msgspec.structs.replace(before.principal, of=(*before.principal.of, signer))
+    principal = _joined(before.principal, signer, again=written is not None and written.there)
     check_principal(principal)
     unborn = not home.known_keys()
-    if spare is not None:
-        with local_files():
-            key.save(spare)
+    if written is not None:
+        written.save()
     made = home.add_signer(new[0].kept if new else None, principal if unborn else None)
     file = out or (None if unborn else Path(f"{_file_name(signer.label)}.json"))
     if file is not None:
         write_json(file, signer)
+    if written is not None:
+        written.done()
     show_owner(made, new, as_json=as_json)
     if as_json:
         return
@@ -234,6 +239,13 @@ def show(*, out: Path | None, as_json: bool) -> None:
         signer = next((s for s in leaves(found.principal) if signer_id(s) == mine), None)
         write_json(out, signer or found.key.signer)
     show_owner(found, as_json=as_json)
+
+
+def _joined(principal: Threshold, signer: Signer, *, again: bool) -> Threshold:
+    """Return a principal with one more signer, which a try that was stopped may have added."""
+    if again and signer in principal.of:
+        return principal
+    return msgspec.structs.replace(principal, of=(*principal.of, signer))
 
 
 def public_signer_of(file: Path) -> Signer:

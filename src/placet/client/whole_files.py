@@ -30,7 +30,7 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o600, over: bool = True
         OSError: It cannot be written. What was there is there.
     """
     make_folder(path.parent)
-    part = path.with_name(f".{path.name[:LONGEST]}.part")
+    part = _part(path)
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
@@ -40,6 +40,16 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o600, over: bool = True
         part.replace(path)
     else:
         _link(part, path)
+    sync_folder(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Complete what a killed `write_whole` began of a file that is there: its name is durable.
+
+    Raises:
+        OSError: What was left beside it cannot be removed, or the folder not be synchronised.
+    """
+    _part(path).unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -60,6 +70,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name[:LONGEST]}.part")
 
 
 def _link(part: Path, path: Path) -> None:

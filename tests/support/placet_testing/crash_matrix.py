@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from placet_testing import crash_story
 from placet_testing.crash_calls import Call, Fault
 from placet_testing.crash_checks import Restarted, check_receipt, meaning, receipts, restart
 from placet_testing.crash_power import Disk
+from placet_testing.crash_report import Stood
 from placet_testing.crash_story import Operation, Story
 from placet_testing.crash_zygote import Life, Zygote
 
@@ -42,6 +43,8 @@ class Outcome:
     sent: bool
     """A byte of the answer left, or may have."""
     died: bool
+    stood: Stood = "before"
+    """What the next start found of it."""
 
 
 class Bench:
@@ -166,7 +169,7 @@ async def point(bench: Bench, dry: Dry, fault: Fault) -> Outcome:
     if outcome.answer is not None:
         check_answer(outcome.answer, left, dry, where)
     await completed(bench, dry, left, outcome, where)
-    return outcome
+    return replace(outcome, stood="after" if left.state == dry.after.state else "before")
 
 
 async def completed(
