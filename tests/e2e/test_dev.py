@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("placet_dev.notes.app.store")
+
+from placet_testing.ports import free_ports
 
 from placet.client.vaults_file import read_vaults
 from placet_dev.local_http import ask
@@ -44,29 +45,12 @@ def _processes_about(folder: Path) -> set[int]:
     return found
 
 
-def _free_ports(count: int) -> int:
-    """Return the first of so many ports in a row of which none is taken."""
-    for first in range(20_000, 30_000, count):
-        sockets = []
-        try:
-            ports = range(first, first + count)
-            sockets.extend(socket.create_server(("127.0.0.1", p)) for p in ports)
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for one in sockets:
-                one.close()
-    raise AssertionError("no free ports")
-
-
 class Dev:
     """Runs ``placet dev`` on a state folder and ports of its own."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        self.port = _free_ports(6) + 1
+        self.port = free_ports(6) + 1
 
     def __call__(self, *arguments: str, state: Path | None = None) -> subprocess.CompletedProcess:
         """Run a subcommand and return what became of it."""

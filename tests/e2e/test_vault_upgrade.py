@@ -14,10 +14,10 @@ import pytest
 
 pytest.importorskip("placet_dev.notes.app.store")
 
-from placet.errors import ConflictError
-from placet_dev.constellation import LocalConstellation, check_port
+from placet_testing.ports import free_ports
+
+from placet_dev.constellation import LocalConstellation
 from placet_dev.local_http import ask
-from placet_dev.vaults import free_port
 
 PLACET = (sys.executable, "-c", "from placet.cli.main import main; main()")
 N = 5
@@ -62,23 +62,9 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     """Return a constellation of release 1; whatever runs at the end is ended."""
     made = World(tmp_path)
-    made.up(free_block(N + 1) + 1)
+    made.up(free_ports(N + 1) + 1)
     yield made
     made.dev("down")
-
-
-def free_block(count: int) -> int:
-    """Return the first of so many ports in a row that nobody has."""
-    for first in range(20_000 + free_port() % 8_000, 30_000, count):
-        taken = False
-        for port in range(first, first + count):
-            try:
-                check_port(port)
-            except ConflictError:
-                taken = True
-        if not taken:
-            return first
-    raise AssertionError("no free ports")
 
 
 def test_two_builds_of_the_vaults(world: World) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from placet.vault.service import Vault
 from placet.vault.standing import Standing
 from placet.vault.state import VaultIdentity
 from placet.vault.succession import Adopting
+from placet_testing.ports import free_port
 from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, dev_pki, vault_config
 
@@ -81,12 +81,6 @@ def vault_set_of(*served: Served, k: int) -> VaultSet:
     )
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def serving(
     folder: Path,
@@ -104,50 +98,52 @@ async def serving(
     over from who is there; it is up once an owner lets it. Not ``alone``, it asks its real
     peers before it serves.
     """
+    port = port or free_port()
     tee = Tee(vault_config(), version=release, boot=f"boot-{os.urandom(4).hex()}")
     path, sealing = folder / f"served{number}.db", Tee(vault_config())
     if adopt is not None:
-        path, sealing, port = folder / f"served{number}-{release}.db", tee, port or free_port()
-    store = SqliteStore(path, Seal(sealing.sealing_key(), "", os.urandom))
-    adopting = Adopting(adopt, f"127.0.0.1:{port}", pause=0.1)
-    try:
+        path, sealing = folder / f"served{number}-{release}.db", tee
+    with contextlib.closing(
+        SqliteStore(path, Seal(sealing.sealing_key(), "", os.urandom))
+    ) as store:
+        adopting = Adopting(adopt, f"127.0.0.1:{port}", pause=0.1)
         await adopting.begin(store, tee, verify_evidence)
-    except BaseException:
-        store.close()
-        raise
-    rule = partial(AlwaysStanding, ring=str(folder)) if alone else Standing
-    vault, identity, config, log, clock = open_vault(tee, store, int(time.time()), rule)
-    exchange = ServerExchange(
-        producer=tee,
-        identity_key=identity.key,
-        trust=trust_from_config(config.trust_roots),
-        clock=clock,
-        rng=os.urandom,
-        turn=Lane(MAX_QUOTES).turn,
-        verify=Checks(MarkedVerifier(store, CollateralFolder(folder / "collateral"))),
-    )
-    stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
-    certificate = make_certificate(
-        now=clock.now(), lifetime=3600, evidence_of=partial(own_evidence, tee, identity.id)
-    )
-    context, door = make_context(*certificate, server=True), VaultDoor()
-    app, asking = VaultApp(vault), contextlib.AsyncExitStack()
-    if isinstance(vault.standing, Standing):
-        line = Line(trust=exchange.trust, verify=verify_evidence, clock=clock, rng=os.urandom)
-        peers = Peers(vault.standing, vault, line)
-        app = VaultApp(vault, soon=peers.soon)
-        await asking.enter_async_context(peers.asking())
-    running = asyncio.create_task(
-        serve(app, context, exchange, port=port, announce=bound.set_result, stop=stop, door=door)
-    )
-    try:
-        await asyncio.wait({running, bound}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-        async with adopting.going_on(vault, identity, tee, verify_evidence) as adoption:
-            yield Served(identity, vault, tee, bound.result(), log, clock, certificate, adoption)
-    finally:
-        await asking.aclose()
-        stop.set()
-        await running
-        store.close()
+        rule = partial(AlwaysStanding, ring=str(folder)) if alone else Standing
+        vault, identity, config, log, clock = open_vault(tee, store, int(time.time()), rule)
+        exchange = ServerExchange(
+            producer=tee,
+            identity_key=identity.key,
+            trust=trust_from_config(config.trust_roots),
+            clock=clock,
+            rng=os.urandom,
+            turn=Lane(MAX_QUOTES).turn,
+            verify=Checks(MarkedVerifier(store, CollateralFolder(folder / "collateral"))),
+        )
+        stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
+        certificate = make_certificate(
+            now=clock.now(), lifetime=3600, evidence_of=partial(own_evidence, tee, identity.id)
+        )
+        context, door = make_context(*certificate, server=True), VaultDoor()
+        app, asking = VaultApp(vault), contextlib.AsyncExitStack()
+        if isinstance(vault.standing, Standing):
+            line = Line(trust=exchange.trust, verify=verify_evidence, clock=clock, rng=os.urandom)
+            peers = Peers(vault.standing, vault, line)
+            app = VaultApp(vault, soon=peers.soon)
+            await asking.enter_async_context(peers.asking())
+        running = asyncio.create_task(
+            serve(
+                app, context, exchange, port=port, announce=bound.set_result, stop=stop, door=door
+            )
+        )
+        try:
+            await asyncio.wait({running, bound}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+            async with adopting.going_on(vault, identity, tee, verify_evidence) as adoption:
+                yield Served(
+                    identity, vault, tee, bound.result(), log, clock, certificate, adoption
+                )
+        finally:
+            await asking.aclose()
+            stop.set()
+            await running
