@@ -35,7 +35,8 @@ UPGRADE = f"{TREE} PRAGMA user_version={SCHEMA};"
 # is folded into the file is ours to say (see `commit`).
 OPENING = """PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
 PRAGMA wal_autocheckpoint=0;"""
-CHECKPOINT_EVERY = 1000
+CHECKPOINT_ROWS = 10_000
+"""So many rows later; by commits, a vault that groups many would let it grow to gigabytes."""
 
 # Casts, since the host may write cells of any type.
 _RECORD = (
@@ -59,7 +60,7 @@ class SqliteBackend:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock, self._commits = path, threading.RLock(), 0
+        self._path, self._lock, self._folded = path, threading.RLock(), 0
         self._broken: Exception | None = None
         self._db: sqlite3.Connection | None = None
         self._schema = 0
@@ -122,8 +123,8 @@ class SqliteBackend:
                 raise UnavailableError(f"the store failed: {self._broken}", "Mend it, restart.")
             db = self._opened()
             # Here, and not by SQLite after a commit, where a failing fsync goes unreported.
-            self._commits += 1
-            if self._commits % CHECKPOINT_EVERY == 0:
+            if db.total_changes - self._folded >= CHECKPOINT_ROWS:
+                self._folded = db.total_changes
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             db.execute("BEGIN IMMEDIATE")
             try:

@@ -24,8 +24,8 @@ for where in OWN.values():
 
 def vault(control: socket.socket, *, folder: str, number: int, settings: dict[str, Any]) -> None:
     """Serve vault ``number`` of a folder until told to stop."""
-    if "checkpoint_every" in settings:
-        sqlite.CHECKPOINT_EVERY = settings["checkpoint_every"]
+    if "checkpoint_rows" in settings:
+        sqlite.CHECKPOINT_ROWS = settings["checkpoint_rows"]
 
     async def serve() -> None:
         async with serving(Path(folder), number, port=settings.get("port", 0)) as served:

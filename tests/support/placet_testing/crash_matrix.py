@@ -29,7 +29,7 @@ class Variant:
 
 
 SQLITE = Variant("sqlite")
-FOLDING = Variant("sqlite, folding its write-ahead log", {"checkpoint_every": 1})
+FOLDING = Variant("sqlite, folding its write-ahead log", {"checkpoint_rows": 0})
 
 
 @dataclass(frozen=True, slots=True)

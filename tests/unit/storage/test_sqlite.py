@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from placet.errors import ConflictError, UnavailableError, VerificationError
-from placet.storage.sqlite import CHECKPOINT_EVERY
+from placet.storage.sqlite import CHECKPOINT_ROWS
 from placet.storage.store import Append, Batch, Delete, Put, Stored
 
 ENTRY = Append(0, "trail/k", 0, b"entry", b"n" * 32)
@@ -189,9 +189,9 @@ def test_writes_wait_for_the_disk(store):
 
 
 def test_write_ahead_log_is_folded_into_the_file(files, store):
-    """Every so many commits, so that it stays bounded."""
+    """Every so many rows, so that it stays bounded."""
     empty = files.path.stat().st_size
-    store._backend._commits = CHECKPOINT_EVERY - 20
+    store._backend._folded -= CHECKPOINT_ROWS - 20
     for number in range(20):
         put(store, f"key/{number}", b"x" * 1000)
     assert files.path.stat().st_size > empty + 19_000
@@ -424,7 +424,7 @@ def test_failure_at_any_statement_leaves_nothing_half_done(files, at, name):
 
 def test_failing_checkpoint_stops_the_store_before_the_commit(store):
     """SQLite alone would not report it, and a second fsync may lie."""
-    store._backend._commits = CHECKPOINT_EVERY - 1
+    store._backend._folded -= CHECKPOINT_ROWS
     store._backend._db = Broken(store._backend._db, "PRAGMA wal_checkpoint")
     with pytest.raises(UnavailableError):
         put(store, "key/a", b"x")
