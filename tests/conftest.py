@@ -93,6 +93,27 @@ def refuse_skip(report):
     return report
 
 
+@pytest.fixture(scope="session")
+def server():
+    """Run a PostgreSQL server, from the first test on that needs it."""
+    with import_module("placet_testing.postgresql").serving() as running:
+        if running is None:
+            pytest.skip("no PostgreSQL server can be run here")
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request):
+    """Have a test's stores lie in files, and again in PostgreSQL; see placet_testing.backends."""
+    places = import_module("placet_testing.backends")
+    if request.param == "sqlite":
+        place = places.Sqlite()
+    else:
+        place = places.Postgresql(request.getfixturevalue("server").uri)
+    with places.use(place):
+        yield place
+
+
 class Record:
     """Which requirement ids were tested in this run, and how often that passed."""
 

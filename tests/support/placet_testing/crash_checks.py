@@ -22,10 +22,10 @@ from placet.core.statement import open_statement
 from placet.errors import MalformedError, VerificationError
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Store
 from placet.vault.main import open_vault
 from placet.vault.records import BesideRecord, KeyRecord, PendingRecord
+from placet_testing.backends import open_store
 from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, vault_config
 
@@ -74,7 +74,7 @@ def opened(folder: Path, number: int = 1) -> Iterator[tuple[Store, Log, str, int
     """Start a vault from its files as its main program does; serve nobody."""
     tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
     path = folder / f"served{number}.db"
-    with contextlib.closing(SqliteStore(path, Seal(tee.sealing_key(), "", os.urandom))) as store:
+    with contextlib.closing(open_store(path, Seal(tee.sealing_key(), "", os.urandom))) as store:
         alone = partial(AlwaysStanding, ring=str(folder))
         _, identity, _, log, _ = open_vault(tee, store, int(time.time()), alone)
         yield store, log, identity.id, identity.boots

@@ -20,13 +20,14 @@ from placet.errors import PlacetError
 from placet.ratls.exchange import VerifiedPeer
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
+from placet.storage.sealed_store import SealedStore
 from placet.storage.store import Batch, Put
 from placet.vault.main import open_vault
 from placet.vault.records import IdentityRecord
 from placet.vault.service import Vault
 from placet.vault.succession import IDENTITY
 from placet.vault.takeover import check_package
+from placet_testing.backends import exists, open_store
 from placet_testing.serving import trust
 from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, vault_config
@@ -45,16 +46,16 @@ class Process:
     def __post_init__(self) -> None:
         """Start it."""
         self.tee = Tee(vault_config(), version=self.release, boot=f"boot-{os.urandom(4).hex()}")
-        self.store: SqliteStore
+        self.store: SealedStore
         self.vault: Vault
         self.log: Log
         self.id: str
-        if not self.line or self.path.exists():
+        if not self.line or exists(self.path):
             self.open()
 
     def open(self) -> None:
         """Open the store, as a start does."""
-        self.store = SqliteStore(self.path, Seal(self.tee.sealing_key(), "", os.urandom))
+        self.store = open_store(self.path, Seal(self.tee.sealing_key(), "", os.urandom))
         rule = partial(AlwaysStanding, ring=str(self.path.parent))
         found = open_vault(self.tee, self.store, int(time.time()), rule)
         self.vault, identity, _, self.log, _ = found
@@ -62,7 +63,7 @@ class Process:
 
     def become(self, private_key: bytes) -> None:
         """Take the identity that came along, and start as that vault."""
-        store = SqliteStore(self.path, Seal(self.tee.sealing_key(), "", os.urandom))
+        store = open_store(self.path, Seal(self.tee.sealing_key(), "", os.urandom))
         record = IdentityRecord(
             private_key=b64(private_key), boots=0, boot=self.tee.boot, line=self.line
         )
@@ -115,7 +116,7 @@ class Process:
 
     def serves(self, key: str) -> bool:
         """Say whether it would let a share of a key go, if the gate said yes."""
-        if not self.path.exists():
+        if not exists(self.path):
             return False
         try:
             return self.vault.charter(key).manifest is not None
@@ -146,7 +147,7 @@ class HandOvers:
             return
         release = self.new.tee.profile()
         checked = check_package(self.raw, self.key, self.old.as_sender(), release=code_id(release))
-        if not self.new.path.exists():
+        if not exists(self.new.path):
             self.new.become(self.identity)
         self.new.vault.receive(checked)
 

@@ -7,7 +7,6 @@ beats are carried by calls, so that a test says who reaches whom, and when.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,13 +36,13 @@ from placet.policy.key_policy import KeyPolicy
 from placet.sharing.key import deal
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
 from placet.vault.clock import VaultClock
 from placet.vault.following import Following
 from placet.vault.main import open_vault
 from placet.vault.service import Vault
 from placet.vault.standing import Standing
 from placet.vault.witnessing import Witnessing
+from placet_testing import backends
 from placet_testing.charters import NOW, birth_body, composer, identity, profile, signed
 from placet_testing.constellations import run_of
 from placet_testing.tee import Tee, vault_config
@@ -83,14 +82,14 @@ class OutsideWitness:
     def open(self) -> None:
         """Open its memory; an empty one for every beat, if it lies."""
         path = self.folder / f"witness-{self.id[7:15]}.db"
-        self.store = SqliteStore(path, Seal(b"w" * 32, self.id, os.urandom))
+        self.store = backends.open_store(path, Seal(b"w" * 32, self.id, os.urandom))
 
     def answer(self, request: WitnessRequest) -> WitnessAnswer:
         """Answer a beat."""
         store = self.store
         if self.lies:
             path = self.folder / f"lie-{os.urandom(8).hex()}.db"
-            store = SqliteStore(path, Seal(b"w" * 32, self.id, os.urandom))
+            store = backends.open_store(path, Seal(b"w" * 32, self.id, os.urandom))
         try:
             said = Witnessing(store, self.key, lambda: int(self.clock.wall), lambda _: True)
             return said.answer(request)
@@ -113,7 +112,7 @@ class Machine:
     def start(self) -> None:
         """Start the vault on what its disk holds."""
         tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
-        self.store = SqliteStore(self.path, Seal(tee.sealing_key(), "", os.urandom))
+        self.store = backends.open_store(self.path, Seal(tee.sealing_key(), "", os.urandom))
         clock_of = partial(
             VaultClock, wall=lambda: self.clock.wall, running=lambda: self.clock.running
         )
@@ -135,22 +134,13 @@ class Machine:
 
     def disk(self, to: Path) -> Path:
         """Copy the disk away."""
-        was = self.running
-        self.store._backend._db.execute(
-            "PRAGMA wal_checkpoint(TRUNCATE)"
-        ).fetchall() if was else None
-        to.mkdir(parents=True, exist_ok=True)
-        for file in self.folder.glob(f"{self.path.name}*"):
-            shutil.copy(file, to / file.name)
+        backends.copy(self.path, to / self.path.name)
         return to
 
     def put_back(self, disk: Path) -> None:
         """Put an earlier disk in place and start on it."""
         self.stop()
-        for file in self.folder.glob(f"{self.path.name}*"):
-            file.unlink()
-        for file in disk.glob(f"{self.path.name}*"):
-            shutil.copy(file, self.folder / file.name)
+        backends.copy(disk / self.path.name, self.path)
         self.start()
 
     def copy(self, folder: Path) -> Machine:

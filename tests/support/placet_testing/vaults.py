@@ -11,9 +11,10 @@ from placet.core.config import VaultSettings
 from placet.ratls.exchange import VerifiedPeer
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
+from placet.storage.sealed_store import SealedStore
 from placet.vault.service import Vault
 from placet.vault.state import VaultIdentity
+from placet_testing.backends import open_store
 from placet_testing.charters import NOW, vault_key
 from placet_testing.standing import AlwaysStanding
 
@@ -40,7 +41,7 @@ class Bench:
     """One vault and all that it rests on."""
 
     vault: Vault
-    store: SqliteStore
+    store: SealedStore
     log: Log
     clock: TestClock = field(default_factory=TestClock)
 
@@ -51,7 +52,7 @@ def open_bench(
     """Open test vault ``number`` in a folder; again, for a restart."""
     clock = clock or TestClock()
     identity = VaultIdentity(key=vault_key(number), boot=f"boot-{boots}", boots=boots)
-    store = SqliteStore(folder / f"vault{number}.db", Seal(b"s" * 32, identity.id, os.urandom))
+    store = open_store(folder / f"vault{number}.db", Seal(b"s" * 32, identity.id, os.urandom))
     log = Log(store, boot=identity.boot, rng=os.urandom)
     settings = VaultSettings(evidence_age=60, max_keys=1000)
     standing = AlwaysStanding(

@@ -7,12 +7,12 @@ import os
 from contextlib import closing, contextmanager
 
 import pytest
+from placet_testing import backends
 
 from placet.core.encoding import digest
 from placet.core.logentry import Draft
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
 
 SEALING_KEY = hashlib.sha256(b"a TEE's sealing key").digest()
 VAULT = digest("vault", b"1")
@@ -27,7 +27,7 @@ class Files:
 
     def store(self, vault=VAULT):
         """Open the store; the test closes it."""
-        return SqliteStore(self.path, Seal(SEALING_KEY, vault, os.urandom))
+        return backends.open_store(self.path, Seal(SEALING_KEY, vault, os.urandom))
 
     @contextmanager
     def log(self, boot="b1"):
@@ -35,13 +35,9 @@ class Files:
         with closing(self.store()) as store:
             yield Log(store, boot=boot, rng=os.urandom)
 
-    @contextmanager
     def hand(self):
-        """Edit the file as its host can, while the vault is off."""
-        import sqlite3
-
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as db:
-            yield db
+        """Edit it as its host can, while the vault is off."""
+        return backends.hand(self.path)
 
     def raw(self):
         """Return every byte on the disk."""

@@ -25,19 +25,10 @@ NAMES = [f"key/{n}" for n in range(20)]
 ENTRY = Append(0, "trail/k", 0, b"entry", b"n" * 32)
 
 
-@pytest.fixture(scope="module")
-def server():
-    """Run one server for these tests."""
-    with postgresql.server() as uri:
-        if uri is None:
-            pytest.skip("no PostgreSQL server can be run here")
-        yield uri
-
-
 @pytest.fixture
 def uri(server):
     """Return a fresh database."""
-    return postgresql.fresh(server)
+    return postgresql.fresh(server.uri)
 
 
 def opened(uri, vault=VAULT):
@@ -256,20 +247,13 @@ def test_database_that_went_back_under_a_running_vault_is_refused(uri):
 
 
 @pytest.mark.req("I1", "I11")
-def test_vault_serves_from_it(uri, tmp_path, monkeypatch):
+def test_vaults_serve_from_it(server, tmp_path):
     """Births, creation, a promote and releases, in turns; over a restart too."""
-    from placet_testing import constellations, vaults
+    from placet_testing import backends, constellations
     from placet_testing.charters import profile
 
-    own = vaults.SqliteStore
-
-    def store(path, seal):
-        if path.name == "vault1.db":
-            return PostgresqlStore(uri, seal)
-        return own(path, seal)
-
-    monkeypatch.setattr(vaults, "SqliteStore", store)
-    with closing(constellations.begin(tmp_path)) as story:
+    lies = backends.use(backends.Postgresql(server.uri))
+    with lies, closing(constellations.begin(tmp_path)) as story:
         story.promote(profile(2))
         assert story.gather(profile(2)) == story.gather(profile(1)) == constellations.SECRET
         story.restart(0)
