@@ -11,16 +11,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from placet.errors import ConflictError, UnavailableError
 from placet.storage.backend import SCHEMA, Change, Changes, Row
 from placet.storage.migration import migrate
 from placet.storage.sealed import Seal
 from placet.storage.sealed_store import SealedStore
+from placet.storage.store import quarantined
 
 if TYPE_CHECKING:
     import psycopg
+
+T = TypeVar("T")
 
 PATIENCE = 3
 """Seconds for which a connection is tried, and then for which none is."""
@@ -35,6 +38,8 @@ CREATE TABLE entries (number BIGINT PRIMARY KEY, trail BYTEA NOT NULL, seq BIGIN
 CREATE TABLE tree (path TEXT PRIMARY KEY, node BYTEA NOT NULL);
 """
 _RECORD = "SELECT tag, version, sealed FROM records"
+_ROW = (bytes, int, bytes)
+_NOT_OURS = "the database's tables are not the ones that this release makes"
 _INSERT = "INSERT INTO records VALUES (%s, %s, %s, %s)"
 _UPDATE = "UPDATE records SET version = %s, sealed = %s WHERE tag = %s AND version = %s"
 _DELETE = "DELETE FROM records WHERE tag = %s AND version = %s"
@@ -87,39 +92,39 @@ class PostgresqlBackend:
 
     def record(self, tag: bytes) -> Row | None:
         """Return the record of that tag."""
-        rows = self._read(f"{_RECORD} WHERE tag = %s", tag)
+        rows = self._read(_ROW, f"{_RECORD} WHERE tag = %s", tag)
         return Row(*rows[0]) if rows else None
 
     def records(self, kind: str | None = None) -> Iterator[Row]:
         """Yield all records, or all of a kind."""
-        rows = self._read(f"{_RECORD} WHERE kind = %s", kind) if kind else self._read(_RECORD)
-        yield from (Row(*row) for row in rows)
+        of_kind = (f"{_RECORD} WHERE kind = %s", kind) if kind else (_RECORD,)
+        yield from (Row(*row) for row in self._read(_ROW, *of_kind))
 
     def empty(self) -> bool:
         """Return whether there is not a single row."""
         sql = "SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM entries)"
-        return not self._read(sql)[0][0]
+        return not self._only(bool, sql)
 
     def node(self, path: str) -> bytes | None:
         """Return the node of the state tree at a path."""
-        rows = self._read("SELECT node FROM tree WHERE path = %s", path)
+        rows = self._read((bytes,), "SELECT node FROM tree WHERE path = %s", path)
         return rows[0][0] if rows else None
 
     def size(self) -> int:
         """Return the number after that of the last entry."""
-        return int(self._read("SELECT COALESCE(MAX(number) + 1, 0) FROM entries")[0][0])
+        return self._only(int, "SELECT COALESCE(MAX(number) + 1, 0) FROM entries")
 
     def entries(self, start: int, stop: int) -> list[tuple[int, bytes]]:
         """Return numbers and sealed entries from ``start`` up to ``stop``, in order."""
-        return self._read(_ENTRIES, start, stop)
+        return self._read((int, bytes), _ENTRIES, start, stop)
 
     def trail(self, trail: bytes, since: int, limit: int) -> list[tuple[int, bytes]]:
         """Return up to ``limit`` numbers and sealed entries of a trail, from ``since`` on."""
-        return self._read(_TRAIL, trail, since, limit)
+        return self._read((int, bytes), _TRAIL, trail, since, limit)
 
     def nodes(self, number: int) -> bytes:
         """Return the log tree's nodes beside an entry; nothing if it is not there."""
-        rows = self._read("SELECT nodes FROM entries WHERE number = %s", number)
+        rows = self._read((bytes,), "SELECT nodes FROM entries WHERE number = %s", number)
         return rows[0][0] if rows else b""
 
     def commit(self, changes: Changes, *, migrate: bool = False) -> None:
@@ -173,10 +178,21 @@ class PostgresqlBackend:
             raise UnavailableError("the database is not connected", "Ask again.")
         return self._db
 
-    def _read(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
+    def _read(self, shape: tuple[type, ...], sql: str, *arguments: object) -> list[tuple[Any, ...]]:
         # One connection under one lock: a reader never sees what is not durable yet.
         with self._lock, self._translated():
-            return self._opened().execute(sql, arguments).fetchall()
+            rows = self._opened().execute(sql, arguments).fetchall()
+        # The server says what it sends, and may send anything.
+        if any(tuple(map(type, row)) != shape for row in rows):
+            raise quarantined(_NOT_OURS)
+        return rows
+
+    def _only(self, shape: type[T], sql: str) -> T:
+        rows = self._read((shape,), sql)
+        if len(rows) != 1:
+            raise quarantined(_NOT_OURS)
+        found: T = rows[0][0]
+        return found
 
     def _drop(self) -> None:
         if self._db is not None:

@@ -53,6 +53,9 @@ class Backend(Protocol):
     def hand(self, path: Path) -> contextlib.AbstractContextManager[Hand]:
         """Edit it, while no vault has it open."""
 
+    def raw(self, path: Path) -> bytes:
+        """Return all that can be read of it."""
+
 
 class Sqlite:
     """Stores in files."""
@@ -90,6 +93,10 @@ class Sqlite:
         """Open the file."""
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
             yield db
+
+    def raw(self, path: Path) -> bytes:
+        """Read the files."""
+        return b"".join(file.read_bytes() for file in _files(path))
 
 
 def _files(path: Path) -> list[Path]:
@@ -149,6 +156,12 @@ class Postgresql:
         with self._connected() as db:
             db.execute(f"SET search_path TO {_schema(path)}")
             yield _Hand(db)
+
+    def raw(self, path: Path) -> bytes:
+        """Read the rows."""
+        with self.hand(path) as db:
+            rows = [db.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES]
+        return repr(rows).encode()
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Any]:
@@ -225,3 +238,8 @@ def remove(path: Path) -> None:
 def hand(path: Path) -> contextlib.AbstractContextManager[Hand]:
     """Edit a store as its host can."""
     return chosen().hand(path)
+
+
+def raw(path: Path) -> bytes:
+    """Return all that a host can read of a store."""
+    return chosen().raw(path)

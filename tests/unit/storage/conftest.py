@@ -40,8 +40,8 @@ class Files:
         return backends.hand(self.path)
 
     def raw(self):
-        """Return every byte on the disk."""
-        return b"".join(p.read_bytes() for p in self.path.parent.iterdir())
+        """Return all that its host can read."""
+        return backends.raw(self.path)
 
 
 @pytest.fixture

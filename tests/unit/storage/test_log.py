@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import pytest
+from placet_testing import backends
+from placet_testing.wires import read_only
 
 from placet.core.encoding import decode, digest, encode
 from placet.core.limits import MAX_DENIALS
@@ -15,6 +16,8 @@ from placet.core.merkle import leaf_hash, verify_inclusion
 from placet.errors import ConflictError, MalformedError, UnavailableError, VerificationError
 from placet.storage.log import Log
 from placet.storage.store import Put, Stored
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 KEY, OTHER_KEY = digest("key", b"1"), digest("key", b"2")
 STATEMENT, CODE = digest("statement", b"1"), digest("code", b"1")
@@ -140,10 +143,8 @@ def test_records_and_entries_are_one_commit(log, store):
     head = log.head()
     with pytest.raises(ConflictError):
         log.commit(Draft(kind="taken", key=KEY), now=2, changes=(Put("key/1", b"v2"),))
-    store._backend._db.execute("PRAGMA query_only=ON")
-    with pytest.raises(UnavailableError):
+    with read_only(store), pytest.raises(UnavailableError):
         log.commit(Draft(kind="taken", key=KEY), now=2, changes=(Put("key/1", b"v2", 1),))
-    store._backend._db.execute("PRAGMA query_only=OFF")
     assert (log.head(), store.size(), store.get("key/1")) == (head, 1, Stored(1, b"v1"))
 
     (entry,) = log.commit(Draft(kind="taken", key=KEY), now=2, changes=(Put("key/1", b"v2", 1),))
@@ -184,16 +185,16 @@ def delete(*numbers):
     return lambda db: [db.execute("DELETE FROM entries WHERE number = ?", (n,)) for n in numbers]
 
 
-def change(sql):
+def change(sql, *arguments):
     """Return an edit of one statement."""
-    return lambda db: db.execute(sql)
+    return lambda db: db.execute(sql, arguments)
 
 
 def swap(one, two):
     """Return an edit that exchanges what two entries hold."""
 
     def edit(db):
-        rows = dict(db.execute("SELECT number, sealed FROM entries"))
+        rows = dict(db.execute("SELECT number, sealed FROM entries").fetchall())
         db.execute("UPDATE entries SET sealed = ? WHERE number = ?", (rows[one], two))
         db.execute("UPDATE entries SET sealed = ? WHERE number = ?", (rows[two], one))
 
@@ -212,10 +213,10 @@ AT_OPENING = {
         "UPDATE entries SET sealed = (SELECT sealed FROM entries WHERE number = 6) WHERE number = 8"
     ),
     "the last two exchanged": swap(7, 8),
-    "the last one's bytes": change("UPDATE entries SET sealed = zeroblob(200) WHERE number = 8"),
-    "a tree node on the way": change("UPDATE entries SET nodes = zeroblob(256) WHERE number = 7"),
-    "tree nodes gone": change("UPDATE entries SET nodes = x'' WHERE number = 7"),
-    "log state's bytes": change("UPDATE records SET sealed = zeroblob(99) WHERE kind = 'meta'"),
+    "the last one's bytes": change("UPDATE entries SET sealed = ? WHERE number = 8", bytes(200)),
+    "a tree node on the way": change("UPDATE entries SET nodes = ? WHERE number = 7", bytes(256)),
+    "tree nodes gone": change("UPDATE entries SET nodes = ? WHERE number = 7", b""),
+    "log state's bytes": change("UPDATE records SET sealed = ? WHERE kind = 'meta'", bytes(99)),
     "log state's version": change("UPDATE records SET version = 2 WHERE kind = 'meta'"),
 }
 
@@ -228,7 +229,7 @@ WHEN_READ = {
     "duplicated over another": change(
         "UPDATE entries SET sealed = (SELECT sealed FROM entries WHERE number = 1) WHERE number = 3"
     ),
-    "edited": change("UPDATE entries SET sealed = zeroblob(200) WHERE number = 3"),
+    "edited": change("UPDATE entries SET sealed = ? WHERE number = 3", bytes(200)),
     "renumbered in the trail": change("UPDATE entries SET seq = 9 WHERE number = 3"),
     "last made the first of the trail": change("UPDATE entries SET seq = -1 WHERE number = 5"),
     "moved into another trail": change(
@@ -291,23 +292,22 @@ def test_log_edited_in_the_middle_is_refused_when_it_is_read(filled, edit):
 def test_entry_of_another_life_of_this_log_is_refused(filled, with_end, after):
     """A host ran a copy of the vault for a while: its seals are genuine, its tree is not."""
     other_life = filled.path.with_name("fork.db")
-    with filled.hand() as db, closing(sqlite3.connect(other_life)) as fork:
-        db.backup(fork)
+    backends.copy(filled.path, other_life)
     with filled.log() as log:
         log.commit(*[Draft(kind="release", key=KEY)] * (1 + after), Draft(kind="x"), now=200)
     genuine, filled.path = filled.path, other_life
     with filled.log() as log:
         log.commit(Draft(kind="denied", key=KEY), now=200)
     with filled.hand() as db:
-        ((sealed,),) = db.execute("SELECT sealed FROM entries WHERE number = 9")
+        ((sealed,),) = db.execute("SELECT sealed FROM entries WHERE number = 9").fetchall()
         ends = db.execute("SELECT sealed, tag, version FROM records WHERE kind = 'trail'")
         ends = ends.fetchall()
     filled.path = genuine
     with filled.hand() as db:
         db.execute("UPDATE entries SET sealed = ? WHERE number = 9", (sealed,))
         if with_end:
-            sql = "UPDATE records SET sealed = ? WHERE tag = ? AND version = ?"
-            db.executemany(sql, ends)
+            for end in ends:
+                db.execute("UPDATE records SET sealed = ? WHERE tag = ? AND version = ?", end)
     with filled.log() as log:
         assert log.entries(9, 10)[0].entry.kind == "denied"  # it is genuine, by its seal
         for read in (lambda: log.proof(9), log.verify, lambda: log.of_key(KEY)):
@@ -353,10 +353,8 @@ def test_denial_that_cannot_be_written_is_not_forgotten(log, store):
     """The answer is an error, and the counts stay."""
     for _ in range(MAX_DENIALS + 5):
         log.deny(Draft(kind="denied", key=KEY), now=60)
-    store._backend._db.execute("PRAGMA query_only=ON")
-    with pytest.raises(UnavailableError):
+    with read_only(store), pytest.raises(UnavailableError):
         log.deny(Draft(kind="denied", key=KEY), now=120)
-    store._backend._db.execute("PRAGMA query_only=OFF")
     log.settle(now=120)
     assert denials(log, KEY) == (MAX_DENIALS + 1, MAX_DENIALS + 5)
 

@@ -1,46 +1,39 @@
-"""The store on PostgreSQL: the same law, the same root, one writer, nothing readable (ADR 0021)."""
+"""The store on PostgreSQL: one writer, a hostile or failing server (ADR 0021).
+
+What holds of every store is in test_store.py.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import closing, contextmanager
+from contextlib import closing
 
+import psycopg
 import pytest
-from placet_testing import postgresql
+from placet_testing import backends, postgresql
 from placet_testing.stores import read_all
+from placet_testing.wires import break_at, read_only, watch
 
 from placet.core.encoding import digest
 from placet.core.logentry import Draft
-from placet.errors import ConflictError, UnavailableError, VerificationError
+from placet.errors import UnavailableError, VerificationError
 from placet.storage.log import Log
+from placet.storage.postgresql import PostgresqlBackend, PostgresqlStore
 from placet.storage.sealed import Seal
-from placet.storage.store import Append, Batch, Delete, Put, Stored
+from placet.storage.store import Append, Batch, Put, Stored
 
-psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
-from placet.storage.postgresql import PostgresqlBackend, PostgresqlStore  # noqa: E402
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.parametrize("backend", ["postgresql"], indirect=True),
+]
 
-VAULT = digest("vault", b"1")
-KEYS = [digest("key", b"%d" % n) for n in range(3)]
-NAMES = [f"key/{n}" for n in range(20)]
+VAULT, KEY = digest("vault", b"1"), digest("key", b"1")
 ENTRY = Append(0, "trail/k", 0, b"entry", b"n" * 32)
 
 
-@pytest.fixture
-def uri(server):
-    """Return a fresh database."""
-    return postgresql.fresh(server.uri)
-
-
 def opened(uri, vault=VAULT):
-    """Open the store."""
+    """Open the store at an address."""
     return PostgresqlStore(uri, Seal(b"s" * 32, vault, os.urandom))
-
-
-@contextmanager
-def hand(uri):
-    """Edit the database as its host can."""
-    with psycopg.connect(uri, autocommit=True) as db:
-        yield db
 
 
 def put(store, name, value, expected=None):
@@ -48,56 +41,14 @@ def put(store, name, value, expected=None):
     store.commit(Batch((Put(name, value, expected),)))
 
 
-def test_records_and_entries_are_read_back(uri):
-    """After a restart; counted and listed; what was deleted is gone."""
-    with closing(opened(uri)) as store:
-        put(store, "key/a", b"1")
-        put(store, "key/a", b"2", 1)
-        put(store, "key/b", b"1")
-        store.commit(Batch((Delete("key/b", 1),), (ENTRY,)))
-    with closing(opened(uri)) as store:
-        assert (store.get("key/a"), store.get("key/b")) == (Stored(2, b"2"), None)
-        assert (store.size(), store.entries(0, 1)) == (1, (b"entry",))
-        assert store.trail("trail/k", 0, 9) == (b"entry",)
-        assert (store.nodes(0), store.nodes(1)) == (b"n" * 32, b"")
-        assert (store.names("key"), store.count("key")) == (("key/a",), 1)
+# --- one writer ----------------------------------------------------------------------------
 
 
-LOST_RACES = {
-    "new, but it is there": Put("key/a", b"x"),
-    "from an older version": Put("key/a", b"x", 1),
-    "changed, but it is not there": Put("key/z", b"x", 1),
-    "deleted, but it is not there": Delete("key/z", 1),
-}
-
-
-@pytest.mark.parametrize("change", LOST_RACES.values(), ids=LOST_RACES.keys())
-def test_lost_race_changes_nothing(uri, change):
-    """A conflict, and nothing of the batch around it."""
-    with closing(opened(uri)) as store:
-        put(store, "key/a", b"1")
-        put(store, "key/a", b"2", 1)
-        with pytest.raises(ConflictError):
-            store.commit(Batch((Put("key/new", b"x"), change), (ENTRY,)))
-        assert (store.get("key/a"), store.get("key/new")) == (Stored(2, b"2"), None)
-        assert store.size() == 0
-
-
-def test_database_shows_no_name_and_no_value(uri):
-    """Kinds and sizes are all that can be read."""
-    with closing(opened(uri)) as store:
-        put(store, "key/secret-name", b"secret-value")
-        store.commit(Batch((), (Append(0, "trail/secret", 0, b"secret-value", b""),)))
-    with hand(uri) as db:
-        for table in ("records", "entries", "tree"):
-            assert "secret" not in repr(db.execute(f"SELECT * FROM {table}").fetchall())
-
-
-def test_second_writer_wins_and_the_first_is_out(uri):
+def test_second_writer_wins_and_the_first_is_out(files):
     """By compare-and-swap of the state, without any lock; and it is told why."""
-    first = opened(uri)
+    first = files.store()
     put(first, "key/a", b"1")
-    second = opened(uri)
+    second = files.store()
     put(second, "key/a", b"2", 1)
     for _ in range(2):
         with pytest.raises(UnavailableError, match="somebody else"):
@@ -109,23 +60,28 @@ def test_second_writer_wins_and_the_first_is_out(uri):
     second.close()
 
 
+# --- a server that forgets, or tells ---------------------------------------------------------
+
+
 @pytest.mark.req("R7.3")
-def test_database_that_forgets_is_refused(uri):
+@pytest.mark.parametrize("word", ["off", "local", "remote_write"])
+def test_database_that_forgets_is_refused(server, word):
     """Commits that are answered before they are durable would be lost shares."""
+    uri = postgresql.fresh(server.uri)
     name = uri.split("/")[3].partition("?")[0]
-    with hand(uri) as db:
-        db.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    with closing(psycopg.connect(uri, autocommit=True)) as db:
+        db.execute(f"ALTER DATABASE {name} SET synchronous_commit = {word}")
     with pytest.raises(UnavailableError, match="synchronous_commit"):
         opened(uri)
 
 
-def test_later_schema_is_refused(uri):
+def test_later_schema_is_refused(files):
     """Not guessed at."""
-    opened(uri).close()
-    with hand(uri) as db:
+    files.store().close()
+    with files.hand() as db:
         db.execute("UPDATE placet_schema SET version = 3")
     with pytest.raises(UnavailableError, match="schema"):
-        opened(uri)
+        files.store()
 
 
 def test_what_is_told_of_a_failure_holds_no_password():
@@ -135,125 +91,175 @@ def test_what_is_told_of_a_failure_holds_no_password():
     assert "hunter2" not in f"{refused.value.detail}{refused.value.hint}{refused.value.__cause__}"
 
 
+WRONG_CELLS = {
+    "no tag": ("records", "tag", "BYTEA", "NULL"),
+    "no version": ("records", "version", "BIGINT", "NULL"),
+    "no bytes": ("records", "sealed", "BYTEA", "NULL"),
+    "a tag of text": ("records", "tag", "TEXT", "'text'"),
+    "a version of text": ("records", "version", "TEXT", "'text'"),
+    "a version that is no whole number": ("records", "version", "NUMERIC", "2.5"),
+    "a version without end": ("records", "version", "NUMERIC", "'Infinity'"),
+    "bytes of text": ("records", "sealed", "TEXT", "'text'"),
+    "an entry of text": ("entries", "sealed", "TEXT", "'text'"),
+    "no entry": ("entries", "sealed", "BYTEA", "NULL"),
+    "no entry's number": ("entries", "number", "BIGINT", "NULL"),
+    "an entry's number of text": ("entries", "number", "TEXT", "'text'"),
+    "an entry's nodes of text": ("entries", "nodes", "TEXT", "'text'"),
+    "no node": ("tree", "node", "BYTEA", "NULL"),
+    "a node of text": ("tree", "node", "TEXT", "'text'"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CELLS.values(), ids=WRONG_CELLS.keys())
+def test_cells_of_any_type_are_refused(files, wrong):
+    """Whoever has the database alters its tables, and writes what they like."""
+    table, column, kind, cell = wrong
+    with files.log() as log:
+        names = [f"key/{n}" for n in range(20)]
+        puts = tuple(Put(name, b"1") for name in names)
+        log.commit(*[Draft(kind="taken", key=KEY)] * 3, now=1, changes=puts)
+    with files.hand() as db:
+        key = {"records": "tag", "entries": "number", "tree": "path"}[table]
+        db.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")
+        db.execute(f"ALTER TABLE {table} ALTER {column} DROP NOT NULL")
+        db.execute(f"ALTER TABLE {table} ALTER {column} TYPE {kind} USING NULL")
+        assert db.execute(f"UPDATE {table} SET {column} = {cell}").rowcount
+        assert db.execute(f"SELECT {key} FROM {table}").fetchall()
+    with pytest.raises((VerificationError, UnavailableError)), closing(files.store()) as store:
+        read_all(store, names)
+
+
+@pytest.mark.parametrize("answers", [[], [(None,)], [("1",)], [(1, 1)], [(0,), (0,)]])
+def test_answers_that_no_database_gives_are_refused(files, answers):
+    """To what always has one: a size, or whether there is anything."""
+
+    class Lying:
+        def execute(self, *_):
+            return self
+
+        def fetchall(self):
+            return answers
+
+        def close(self):
+            pass
+
+    backend = PostgresqlBackend(backends.place(files.path))
+    with closing(backend):
+        backend.open()
+        backend._db.close()
+        backend._db = Lying()
+        for read in (backend.size, backend.empty):
+            with pytest.raises(VerificationError):
+                read()
+
+
+# --- a connection that breaks ----------------------------------------------------------------
+
+BATCH = Batch((Put("key/a", b"new", 1), Put("key/b", b"x")), (ENTRY,))
+STATEMENTS = ["BEGIN", "UPDATE records", "INSERT INTO records", "INSERT INTO entries"]
+STATEMENTS += ["INSERT INTO tree", "COMMIT"]
+
+
 @pytest.mark.req("R7.3", "I11")
-def test_connection_that_breaks_is_made_anew(uri):
-    """Refused once; then all is read again, and goes on."""
-    with closing(opened(uri)) as store:
-        log = Log(store, boot="b", rng=os.urandom)
-        log.commit(Draft(kind="taken", key=KEYS[0]), now=1)
-        with hand(uri) as db:
-            db.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+@pytest.mark.parametrize("at", STATEMENTS)
+def test_connection_that_breaks_at_any_statement_leaves_nothing_half_done(files, at):
+    """Refused once; then all is read again, by a connection of its own, and goes on."""
+    with closing(files.store()) as store:
+        put(store, "key/a", b"old")
+        broke = break_at(store, at)
         with pytest.raises(UnavailableError):
-            log.commit(Draft(kind="release", key=KEYS[0]), now=2)
-        log.commit(Draft(kind="release", key=KEYS[0]), now=3)
-        log.verify()
-        assert [one.entry.kind for one in log.of_key(KEYS[0])] == ["taken", "release"]
+            store.commit(BATCH)
+        assert broke()
+        assert store.get("key/a") == Stored(1, b"old")
+        assert (store.get("key/b"), store.size()) == (None, 0)
+        store.commit(BATCH)
+    with closing(files.store()) as store:
+        assert (store.get("key/a"), store.size()) == (Stored(2, b"new"), 1)
+
+
+@pytest.mark.req("R7.3")
+def test_connection_that_breaks_while_reading_is_made_anew(files):
+    """A read is refused once, and is no lie the next time."""
+    with closing(files.store()) as store:
+        put(store, "key/a", b"1")
+        broke = break_at(store, "SELECT tag")
+        with pytest.raises(UnavailableError):
+            store.get("key/a")
+        assert broke()
+        assert store.get("key/a") == Stored(1, b"1")
+
+
+@pytest.mark.req("R7.3")
+def test_database_that_takes_no_writes_refuses(files):
+    """A standby, for instance: nothing is written, and reading goes on."""
+    with closing(files.store()) as store:
+        put(store, "key/a", b"old")
+        with read_only(store), pytest.raises(UnavailableError, match="ReadOnlySqlTransaction"):
+            put(store, "key/a", b"new", 1)
+        assert store.get("key/a") == Stored(1, b"old")
 
 
 @pytest.mark.req("R7.2", "I11")
 @pytest.mark.parametrize("durable", [False, True])
-def test_commit_of_unknown_end_is_read_again(uri, durable):
+def test_commit_of_unknown_end_is_read_again(files, durable):
     """The answer to COMMIT is lost: it is durable or not, and the next entry follows what is."""
-    with closing(opened(uri)) as store:
+    with closing(files.store()) as store:
         log = Log(store, boot="b", rng=os.urandom)
-        log.commit(Draft(kind="taken", key=KEYS[0]), now=1)
-        backend = store._backend
-        real = backend._db
+        log.commit(Draft(kind="taken", key=KEY), now=1)
+        real = store._backend._db
 
-        class Lost:
-            def __getattr__(self, name):
-                return getattr(real, name)
-
-            def execute(self, sql, *arguments):
-                if sql != "COMMIT":
-                    return real.execute(sql, *arguments)
+        def lose(sql):
+            if sql == "COMMIT":
                 if durable:
                     real.execute(sql)
                 raise psycopg.OperationalError("connection lost")
 
-        backend._db = Lost()
+        watch(store, lose)
         with pytest.raises(UnavailableError):
-            log.commit(Draft(kind="release", key=KEYS[0]), now=2)
+            log.commit(Draft(kind="release", key=KEY), now=2)
         assert log.head()[0] == 1 + durable
-        (entry,) = log.commit(Draft(kind="release", key=KEYS[0]), now=3)
+        (entry,) = log.commit(Draft(kind="release", key=KEY), now=3)
         assert entry.index == 1 + durable
         log.verify()
 
 
-def snapshot(uri):
-    """Return all rows by table and key."""
-    with hand(uri) as db:
-        return {
-            (table, row[0]): row
-            for table in ("records", "entries", "tree")
-            for row in db.execute(f"SELECT * FROM {table}").fetchall()
-        }
-
-
-@pytest.mark.req("R2.2")
-def test_mix_of_two_snapshots_is_refused(uri):
-    """Each row that differs put back, or taken out, alone: nothing but a whole snapshot is read."""
-    with closing(opened(uri)) as store:
-        log = Log(store, boot="b", rng=os.urandom)
-        puts = tuple(Put(name, b"1") for name in NAMES)
-        log.commit(*(Draft(kind="taken", key=key) for key in KEYS), now=1, changes=puts)
-        old = snapshot(uri)
-        puts = tuple(Put(name, b"2", 1) for name in NAMES[:4])
-        log.commit(*(Draft(kind="promoted", key=key) for key in KEYS[:2]), now=2, changes=puts)
-        new = snapshot(uri)
-        before = read_all(store, NAMES)
-    tried = 0
-    for place, row in new.items():
-        for taken in (None, old.get(place)):
-            if taken == row:
-                continue
-            with hand(uri) as db:
-                write(db, place, taken)
-            with pytest.raises(VerificationError), closing(opened(uri)) as store:
-                read_all(store, [*NAMES, *(f"trail/{key}" for key in KEYS)])
-            with hand(uri) as db:
-                write(db, place, row)
-            tried += 1
-    assert tried > 40
-    with closing(opened(uri)) as store:
-        assert read_all(store, NAMES) == before
-
-
-def write(db, place, row):
-    """Put a row in its place, or nothing."""
-    table, key = place
-    column = {"records": "tag", "entries": "number", "tree": "path"}[table]
-    db.execute(f"DELETE FROM {table} WHERE {column} = %s", (key,))
-    if row is not None:
-        db.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", row)
-
-
-def test_database_that_went_back_under_a_running_vault_is_refused(uri):
+def test_database_that_went_back_under_a_running_vault_is_refused(files):
     """After a reconnect, for instance: what was durable once stays so."""
-    with closing(opened(uri)) as store:
+    with closing(files.store()) as store:
         put(store, "key/a", b"1")
-        old = snapshot(uri)
+        backends.copy(files.path, files.path.with_name("old.db"))
         put(store, "key/a", b"2", 1)
-        with hand(uri) as db:
-            for place in snapshot(uri):
-                write(db, place, old.get(place))
+        backends.copy(files.path.with_name("old.db"), files.path)
         store._lose()
         for _ in range(2):
             with pytest.raises(VerificationError):
                 store.get("key/a")
 
 
+def test_server_that_is_away_is_not_asked_at_every_request(tmp_path):
+    """A request must not wait for a connection that a moment ago could not be made."""
+    now = 100.0
+    away = PostgresqlBackend(f"postgresql://vault@/vault?host={tmp_path}", lambda: now)
+    with pytest.raises(UnavailableError, match="OperationalError"):
+        away.open()
+    now += 2.9
+    with pytest.raises(UnavailableError, match="a moment ago"):
+        away.open()
+    now += 0.2
+    with pytest.raises(UnavailableError, match="OperationalError"):
+        away.open()
+
+
+# --- the whole of it -------------------------------------------------------------------------
+
+
 @pytest.mark.req("I1", "I11")
-def test_vaults_serve_from_it(server, tmp_path):
+def test_vaults_serve_from_it(tmp_path):
     """Births, creation, a promote and releases, in turns; over a restart too."""
-    from placet_testing import backends, constellations
+    from placet_testing import constellations
     from placet_testing.charters import profile
 
-    lies = backends.use(backends.Postgresql(server.uri))
-    with lies, closing(constellations.begin(tmp_path)) as story:
+    with closing(constellations.begin(tmp_path)) as story:
         story.promote(profile(2))
         assert story.gather(profile(2)) == story.gather(profile(1)) == constellations.SECRET
         story.restart(0)
@@ -265,11 +271,11 @@ def test_vaults_serve_from_it(server, tmp_path):
         }
 
 
-def test_main_program_opens_what_it_is_told(uri, tmp_path):
+def test_main_program_opens_what_it_is_told(files, tmp_path):
     """`--store`: a file by default, else the database; the sealing key is the same."""
     from placet.vault.main import SQLITE, open_store
 
-    seal = Seal(b"s" * 32, VAULT, os.urandom)
+    seal, uri = Seal(b"s" * 32, VAULT, os.urandom), backends.place(files.path)
     for where, kind in ((SQLITE, "SqliteStore"), (uri, "PostgresqlStore")):
         with closing(open_store(tmp_path, where, seal)) as store:
             assert type(store).__name__ == kind
@@ -277,11 +283,11 @@ def test_main_program_opens_what_it_is_told(uri, tmp_path):
     assert (tmp_path / "vault.db").exists()
 
 
-def test_closed_store_answers_nothing(uri):
-    """A late request during shutdown gets an error that is safe to retry."""
-    store = opened(uri)
-    store.close()
-    with pytest.raises(UnavailableError):
-        store.get("key/a")
-    with pytest.raises(UnavailableError):
-        PostgresqlBackend(uri).record(b"")
+def test_backend_that_was_never_opened_answers_nothing(files):
+    """Nor one that is closed, which is not opened again."""
+    backend = PostgresqlBackend(backends.place(files.path))
+    with pytest.raises(UnavailableError, match="not connected"):
+        backend.record(b"")
+    backend.close()
+    with pytest.raises(UnavailableError, match="closed"):
+        backend.open()

@@ -1,4 +1,7 @@
-"""The embedded store: compare-and-swap, all or nothing, and a hostile or failing disk."""
+"""The embedded store: one process, and a hostile or failing disk.
+
+What holds of every store is in test_store.py.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing, contextmanager
 
 import pytest
+from placet_testing.wires import read_only, watch
 
-from placet.errors import ConflictError, UnavailableError, VerificationError
+from placet.errors import UnavailableError, VerificationError
 from placet.storage.sqlite import CHECKPOINT_ROWS
-from placet.storage.store import Append, Batch, Delete, Put, Stored
+from placet.storage.store import Append, Batch, Put, Stored
+
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.parametrize("backend", ["sqlite"], indirect=True),
+]
 
 ENTRY = Append(0, "trail/k", 0, b"entry", b"n" * 32)
 
@@ -23,162 +31,7 @@ def put(store, name, value, expected=None):
     store.commit(Batch((Put(name, value, expected),)))
 
 
-# --- the law ------------------------------------------------------------------------------
-
-
-def test_records_are_read_back_after_a_restart(files):
-    """Value and version; what was deleted is gone."""
-    with closing(files.store()) as store:
-        put(store, "key/a", b"1")
-        put(store, "key/a", b"2", 1)
-        put(store, "key/b", b"1")
-        store.commit(Batch((Delete("key/b", 1),), (ENTRY,)))
-    with closing(files.store()) as store:
-        assert store.get("key/a") == Stored(2, b"2")
-        assert store.get("key/b") is None
-        assert (store.size(), store.entries(0, 1)) == (1, (b"entry",))
-        assert store.trail("trail/k", 0, 9) == (b"entry",)
-        assert (store.nodes(0), store.nodes(1)) == (b"n" * 32, b"")
-
-
-def test_records_are_counted_and_listed_by_kind(files):
-    """Those that are there, over restarts."""
-    with closing(files.store()) as store:
-        for name in ("key/a", "key/b", "keys/c", "pending/d"):
-            put(store, name, b"x")
-        put(store, "key/a", b"y", 1)
-        store.commit(Batch((Delete("pending/d", 1), Put("key/c", b"x"), Delete("key/c", 1))))
-    with closing(files.store()) as store:
-        assert [store.count(kind) for kind in ("key", "keys", "pending", "none")] == [2, 1, 0, 0]
-        assert store.names("key") == ("key/a", "key/b")
-        assert store.names("pending") == store.names("none") == ()
-        with store.group():
-            store.commit(Batch((Put("key/c", b"x"), Delete("key/a", 2))))
-            assert (store.names("key"), store.count("key")) == (("key/b", "key/c"), 2)
-        assert (store.names("key"), store.count("key")) == (("key/b", "key/c"), 2)
-
-
-LISTED = {
-    "under another kind": "UPDATE records SET kind = 'key'",
-    "not at all": "UPDATE records SET kind = 'other' WHERE kind = 'key'",
-    "and gone": "DELETE FROM records WHERE kind = 'key'",
-    "and torn": "UPDATE records SET sealed = x'00' WHERE kind = 'key'",
-}
-
-
-@pytest.mark.req("R2.2")
-@pytest.mark.parametrize("sql", LISTED.values(), ids=LISTED.keys())
-def test_list_of_a_kind_is_whole_or_refused(files, sql):
-    """A pending stage must not be taken for a key, nor a key be left out."""
-    with closing(files.store()) as store:
-        for name in ("key/a", "key/b", "pending/c"):
-            put(store, name, b"1")
-    with files.hand() as db:
-        db.execute(sql + (" AND rowid = 2" if "WHERE" in sql else " WHERE rowid = 4"))
-    with closing(files.store()) as store, pytest.raises(VerificationError):
-        store.names("key")
-
-
-LOST_RACES = {
-    "new, but it is there": Put("key/a", b"x"),
-    "from an older version": Put("key/a", b"x", 1),
-    "from a version that is still to come": Put("key/a", b"x", 3),
-    "changed, but it is not there": Put("key/z", b"x", 1),
-    "deleted at an older version": Delete("key/a", 1),
-    "deleted, but it is not there": Delete("key/z", 1),
-}
-
-
-@pytest.mark.parametrize("change", LOST_RACES.values(), ids=LOST_RACES.keys())
-def test_lost_race_changes_nothing(store, change):
-    """A conflict, and nothing of the batch around it."""
-    put(store, "key/a", b"1")
-    put(store, "key/a", b"2", 1)
-    with pytest.raises(ConflictError):
-        store.commit(Batch((Put("key/new", b"x"), change, Put("key/later", b"x")), (ENTRY,)))
-    assert store.get("key/a") == Stored(2, b"2")
-    assert (store.get("key/new"), store.get("key/later")) == (None, None)
-    assert (store.count("key"), store.size()) == (1, 0)
-
-
-@pytest.mark.parametrize("index", [0, 2])
-def test_entry_is_written_at_the_logs_end_or_not_at_all(store, index):
-    """No two entries with one number, and no gap; nothing of the batch."""
-    store.commit(Batch((), (ENTRY,)))
-    entry = Append(index, "trail/j", 0, b"x", b"")
-    with pytest.raises(ConflictError):
-        store.commit(Batch((Put("key/new", b"x"),), (entry,)))
-    assert (store.size(), store.get("key/new")) == (1, None)
-
-
-def test_two_entries_of_one_place_in_a_trail_are_refused(store):
-    """Whoever writes has read the trail's end: so the rows are not what was read."""
-    store.commit(Batch((), (ENTRY,)))
-    entry = Append(1, "trail/k", 0, b"x", b"")
-    with pytest.raises(VerificationError):
-        store.commit(Batch((Put("key/new", b"x"),), (entry,)))
-    assert (store.size(), store.get("key/new")) == (1, None)
-
-
-def test_writers_race_and_one_wins_each_step(store):
-    """Eight threads count in one record: no step is lost."""
-
-    def count():
-        done = 0
-        while done < 10:
-            seen = store.get("key/n")
-            try:
-                put(store, "key/n", b"%d" % (int(seen.value) + 1), seen.version)
-                done += 1
-            except ConflictError:
-                pass
-
-    put(store, "key/n", b"0")
-    threads = [threading.Thread(target=count) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert store.get("key/n") == Stored(81, b"80")
-
-
-@pytest.mark.req("I11")
-def test_reader_never_sees_what_is_not_durable_yet(store):
-    """A read that comes while a commit waits for the disk waits as well."""
-    put(store, "key/a", b"old")
-    at_commit, go_on, seen = threading.Event(), threading.Event(), []
-
-    class Slow(Broken):
-        def execute(self, sql, *arguments):
-            if sql == "COMMIT":
-                at_commit.set()
-                assert go_on.wait(10)
-            return self.db.execute(sql, *arguments)
-
-    store._backend._db = Slow(store._backend._db)
-    writer = threading.Thread(target=put, args=(store, "key/a", b"new", 1))
-    reader = threading.Thread(target=lambda: seen.append(store.get("key/a")))
-    writer.start()
-    assert at_commit.wait(10)
-    reader.start()
-    reader.join(0.05)
-    assert seen == []
-    go_on.set()
-    writer.join()
-    reader.join()
-    assert seen == [Stored(2, b"new")]
-
-
 # --- what the disk shows -------------------------------------------------------------------
-
-
-def test_disk_shows_no_name_and_no_value(files):
-    """Kinds and sizes are all that can be read."""
-    with closing(files.store()) as store:
-        put(store, "key/sha256:secret-name", b"secret-value")
-        store.commit(Batch((), (Append(0, "trail/secret-name", 0, b"secret-value", b""),)))
-        assert b"secret" not in files.raw()
-    assert b"secret" not in files.raw()
 
 
 def test_writes_wait_for_the_disk(store):
@@ -322,77 +175,22 @@ def rewrite(db, tables):
         db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, name))
 
 
-def test_store_of_another_vault_is_refused(files):
-    """Two vaults of one machine have one sealing key; their files do not mix."""
-    with closing(files.store()) as store:
-        put(store, "key/a", b"1")
-    with pytest.raises(VerificationError):
-        files.store("sha256:other")
-
-
-def test_identity_is_read_before_binding_and_checked_by_it(files):
-    """The vault's identity is read first; only then is the vault id known, and the root."""
-    with closing(files.store("")) as store:
-        assert store.get("identity/vault") is None
-        store.bind("sha256:v")
-        store.commit(Batch((Put("identity/vault", b"key"), Put("key/a", b"1")), boots=1))
-    with closing(files.store("")) as store:
-        assert store.get("identity/vault") == Stored(1, b"key")
-        store.bind("sha256:v", boots=1)
-        assert (store.get("identity/vault"), store.boots) == (Stored(1, b"key"), 1)
-        assert store.get("key/a") == Stored(1, b"1")
-        put(store, "identity/vault", b"newer", 1)
-
-
-def test_older_identity_is_refused_by_binding(files):
-    """It opens by itself, and is not under the root; nor is the state of another start."""
-    with closing(files.store("")) as store:
-        store.bind("sha256:v")
-        store.commit(Batch((Put("identity/vault", b"1"),), boots=1))
-    with files.hand() as db:
-        ((older,),) = db.execute("SELECT sealed FROM records WHERE kind = 'identity'")
-    with closing(files.store("")) as store:
-        store.bind("sha256:v", boots=1)
-        store.commit(Batch((Put("identity/vault", b"2", 1),), boots=2))
-    with closing(files.store("")) as store, pytest.raises(VerificationError):
-        store.bind("sha256:v", boots=1)
-    with files.hand() as db:
-        db.execute("UPDATE records SET sealed = ?, version = 1 WHERE kind = 'identity'", (older,))
-    with closing(files.store("")) as store:
-        assert store.get("identity/vault") == Stored(1, b"1")
-        with pytest.raises(VerificationError):
-            store.bind("sha256:v", boots=2)
-
-
-def test_unbound_store_writes_nothing(files):
-    """Nor does it read what needs a vault id."""
-    with closing(files.store("")) as store:
-        with pytest.raises(ValueError, match="not bound"):
-            put(store, "key/a", b"1")
-        with pytest.raises(ValueError, match="not bound"):
-            store.count("key")
-
-
 # --- a failing disk ------------------------------------------------------------------------
 
 
 class Broken:
-    """A connection that fails at one statement; the rest is SQLite's own."""
+    """A disk that fails once, at one statement; the rest is SQLite's own."""
 
-    def __init__(self, db, at=None, name="SQLITE_IOERR_FSYNC"):
-        self.db, self.at, self.name = db, at, name
+    def __init__(self, at, name="SQLITE_IOERR_FSYNC"):
+        self.at, self.name = at, name
 
-    def __getattr__(self, name):
-        return getattr(self.db, name)
-
-    def execute(self, sql, *arguments):
-        """Run or fail."""
+    def __call__(self, sql):
+        """Let it run, or fail."""
         if self.at and sql.startswith(self.at):
             self.at = None
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorname = self.name
             raise error
-        return self.db.execute(sql, *arguments)
 
 
 BATCH = Batch((Put("key/a", b"new", 1), Put("key/b", b"x")), (ENTRY,))
@@ -407,7 +205,8 @@ def test_failure_at_any_statement_leaves_nothing_half_done(files, at, name):
     """After it, and after a restart; a full disk may recover, a failing one must not."""
     with closing(files.store()) as store:
         put(store, "key/a", b"old")
-        store._backend._db = broken = Broken(store._backend._db, at, name)
+        broken = Broken(at, name)
+        watch(store, broken)
         with pytest.raises(UnavailableError):
             store.commit(BATCH)
         assert broken.at is None
@@ -425,7 +224,7 @@ def test_failure_at_any_statement_leaves_nothing_half_done(files, at, name):
 def test_failing_checkpoint_stops_the_store_before_the_commit(store):
     """SQLite alone would not report it, and a second fsync may lie."""
     store._backend._folded -= CHECKPOINT_ROWS
-    store._backend._db = Broken(store._backend._db, "PRAGMA wal_checkpoint")
+    watch(store, Broken("PRAGMA wal_checkpoint"))
     with pytest.raises(UnavailableError):
         put(store, "key/a", b"x")
     with pytest.raises(UnavailableError, match="store failed"):
@@ -450,8 +249,7 @@ def test_full_disk_refuses_and_goes_on_when_there_is_room(store):
 def test_read_only_disk_refuses(store):
     """Nothing is written, and reading goes on."""
     put(store, "key/a", b"old")
-    store._backend._db.execute("PRAGMA query_only=ON")
-    with pytest.raises(UnavailableError, match="readonly"):
+    with read_only(store), pytest.raises(UnavailableError, match="readonly"):
         put(store, "key/a", b"new", 1)
     assert store.get("key/a") == Stored(1, b"old")
 
@@ -486,12 +284,3 @@ def test_folder_that_is_not_there_is_unavailable(tmp_path, files):
     files.path = tmp_path / "none" / "vault.db"
     with pytest.raises(UnavailableError):
         files.store()
-
-
-def test_closed_store_answers_nothing(files):
-    """A late request during shutdown gets an error that is safe to retry."""
-    store = files.store()
-    store.close()
-    store.close()
-    with pytest.raises(UnavailableError):
-        store.get("key/a")
