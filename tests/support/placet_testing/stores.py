@@ -1,12 +1,14 @@
-"""A backend in memory, which its host may edit as it likes; and what a reader sees of a store."""
+"""A backend in memory, which its host may edit as it likes; and what is seen of a store."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from placet.core.encoding import digest
+from placet.core.encoding import decode, digest
 from placet.core.merkle import Frontier
 from placet.errors import ConflictError, UnavailableError
 from placet.storage.backend import SCHEMA, Changes, EntryRow, Row
@@ -14,7 +16,8 @@ from placet.storage.log import Log
 from placet.storage.migration import migrate
 from placet.storage.sealed import Seal
 from placet.storage.sealed_store import SealedStore
-from placet.storage.store import Stored
+from placet.storage.store import Store, Stored
+from placet.vault.records import KeyRecord
 
 VAULT = digest("vault", b"1")
 
@@ -133,3 +136,26 @@ def read_all(store: SealedStore, names: Iterable[str]) -> Seen:
     if not size and root != Frontier().root():
         raise ValueError("an empty log has another root")
     return Seen(tuple((n, store.get(n)) for n in sorted(names)), (size, root), entries)
+
+
+def check_contents(store: Store, was: dict[str, Any]) -> Log:
+    """Check that all is there that was, by the ``contents.json`` of vectors/releases."""
+    log = Log(store, boot="after", rng=os.urandom)
+    log.verify()
+    assert (log.head(), log.time) == ((was["size"], bytes.fromhex(was["root"])), was["time"])
+    assert [one.hashed for one in log.entries(0, was["size"])] == was["entries"]
+    for name, before in was["records"].items():
+        if name == "meta/log":  # of schema 1: later ones keep it in the state
+            assert store.get(name) is None
+            continue
+        stored = store.get(name)
+        assert stored is not None, name
+        value = hashlib.sha256(stored.value).hexdigest()
+        assert {"version": stored.version, "value": value} == before, name
+    assert store.count("key") == len(was["keys"]) > 0
+    assert store.names("key") == tuple(f"key/{key}" for key in was["keys"])
+    for key in was["keys"]:
+        record = store.get(f"key/{key}")
+        assert record is not None
+        assert decode(record.value, KeyRecord).charter
+    return log

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from placet_testing.stores import check_contents
 
 from placet.core.encoding import decode, unb64
 from placet.core.logentry import Draft
@@ -20,7 +20,7 @@ from placet.storage.migration import migrate
 from placet.storage.sealed import Seal
 from placet.storage.sealed_store import SealedStore
 from placet.storage.sqlite import SqliteBackend, SqliteStore
-from placet.vault.records import IdentityRecord, KeyRecord
+from placet.vault.records import IdentityRecord
 
 FIXTURE = Path(__file__).resolve().parents[3] / "vectors" / "releases" / "store-1"
 WAS = json.loads((FIXTURE / "contents.json").read_text())
@@ -50,31 +50,11 @@ def hand(path, sql, *arguments):
         return db.execute(sql, arguments).fetchall()
 
 
-def check(store):
-    """Check that everything is there that was."""
-    log = Log(store, boot="after", rng=os.urandom)
-    log.verify()
-    assert (log.head(), log.time) == ((WAS["size"], bytes.fromhex(WAS["root"])), WAS["time"])
-    assert [one.hashed for one in log.entries(0, WAS["size"])] == WAS["entries"]
-    for name, was in WAS["records"].items():
-        stored = store.get(name)
-        if name == "meta/log":
-            assert stored is None
-            continue
-        found = {"version": stored.version, "value": hashlib.sha256(stored.value).hexdigest()}
-        assert found == was, name
-    assert store.count("key") == len(WAS["keys"]) == 31
-    assert store.names("key") == tuple(f"key/{key}" for key in WAS["keys"])
-    for key in WAS["keys"]:
-        assert decode(store.get(f"key/{key}").value, KeyRecord).charter
-    return log
-
-
 def test_store_of_schema_1_goes_on_as_schema_2(path):
     """All that was in it, and it can be written; the second opening finds nothing to do."""
     assert schema(path) == 1
     with closing(SqliteStore(path, seal())) as store:
-        log = check(store)
+        log = check_contents(store, WAS)
         log.commit(Draft(kind="release", key=WAS["keys"][0]), now=WAS["time"])
     assert schema(path) == 2
     with closing(SqliteStore(path, seal())) as store:
@@ -90,7 +70,7 @@ def test_vault_of_schema_1_finds_who_it_is(path):
         assert len(unb64(identity.private_key)) == 32
         store.bind(WAS["vault"], boots=identity.boots)
         assert store.boots == WAS["boots"] == 2
-        check(store)
+        check_contents(store, WAS)
     with closing(SqliteStore(path, seal(""))) as store, pytest.raises(VerificationError):
         store.bind(WAS["vault"], boots=1)
 
@@ -157,7 +137,7 @@ def test_migration_that_fails_anywhere_leaves_schema_1(path, start):
         SealedStore(backend, seal(), upgrade=migrate)
     assert schema(path) == 1
     with closing(SqliteStore(path, seal())) as store:
-        check(store)
+        check_contents(store, WAS)
     assert schema(path) == 2
 
 
@@ -177,5 +157,5 @@ def test_migration_killed_anywhere_leaves_schema_1_or_2(path, tmp_path):
         backend = SqliteBackend(folder / "vault.db")
         found.add(backend.open())
         with closing(SealedStore(backend, seal(), upgrade=migrate)) as store:
-            check(store)
+            check_contents(store, WAS)
     assert found == {1, 2}
