@@ -52,6 +52,13 @@ def rehearsals():
 
 
 @pytest.fixture
+def bench_of(zygote, story):
+    """Return what gives a victim, in memory."""
+    with memory_folder() as folder:
+        yield lambda variant: Bench(zygote, story, folder / "victim", variant)
+
+
+@pytest.fixture
 def rehearsed(zygote, story, rehearsals):
     """Return what gives a victim, in memory, and an operation as it goes undisturbed.
 

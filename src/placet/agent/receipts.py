@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from placet.client.whole_files import sync_folder
 from placet.core.dsse import Signed
 from placet.core.encoding import encode
 from placet.core.limits import KIB
 from placet.errors import UnavailableError
+from placet.storage.folders import sync_folder
 
 RECEIPTS = "placet-receipts.jsonl"
 MOST = 1024 * KIB

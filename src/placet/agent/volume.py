@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import UNSET, UnsetType
 
 from placet.agent.memory import LOCK, MEMORY, Memory, write_memory
-from placet.client.whole_files import make_folder, write_whole
+from placet.client.whole_files import write_whole
 from placet.core.encoding import Base64, Int, Record, Sha256, b64, decode, encode, unb64
 from placet.core.limits import KIB
 from placet.errors import PolicyDeniedError, UnavailableError, VerificationError
+from placet.storage.folders import make_folder
 
 HEADER = "placet-volume.json"
 CHARTER = "placet-charter.json"

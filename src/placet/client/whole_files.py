@@ -10,6 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from placet.storage.folders import make_folder, sync_folder
+
 LONGEST = 200
 """Characters of a file's name that stand in its part's; names end at 255 bytes."""
 
@@ -51,25 +53,6 @@ def settle(path: Path) -> None:
     """
     _part(path).unlink(missing_ok=True)
     sync_folder(path.parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for this user only."""
-    above = folder.parent
-    if folder.is_dir() or above == folder:
-        return
-    make_folder(above)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    sync_folder(above)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make durable which names are in a folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _part(path: Path) -> Path:

@@ -35,6 +35,7 @@ from placet.ratls.context import make_context, self_test
 from placet.ratls.exchange import ServerExchange
 from placet.ratls.server import serve
 from placet.ratls.wrapper import own_evidence
+from placet.storage.folders import make_folder
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
@@ -309,7 +310,7 @@ def _show_numbers(
 
 def open_store(data: Path, uri: str, seal: Seal) -> Store:
     """Open the sealed store: SQLite's file in a folder, or what ``uri`` names."""
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(data)
     if uri == SQLITE:
         return SqliteStore(data / "vault.db", seal)
     # Late: most vaults run without it, and are built without its driver.

@@ -194,6 +194,8 @@ class Trace:
     """Since `arm`, something left by a socket: a byte at least."""
     on_gone: Callable[[], object] = int
     """Called once the process is dead and has let go of its files."""
+    told_to_end: bool = False
+    """Send SIGTERM with the first call that counts, while a request is under way."""
     pidfd: int = -1
     fault: Fault | None = None
     _armed: bool = False
@@ -254,6 +256,9 @@ class Trace:
         if not struck or fault is None:
             self.sent = self.sent or call.kind == "send"
             self._reply(ticket, flags=_CONTINUE)
+            if self.told_to_end and not at:
+                # Not before the reply: a signal would have the call begin anew, and count twice.
+                os.kill(self.pid, signal.SIGTERM)
             return
         self.hit = self.hit or call
         if isinstance(fault.how, int):
@@ -276,7 +281,7 @@ class Trace:
 
 def _counts(call: Call, arguments: list[int], fault: Fault | None) -> bool:
     # An event loop wakes itself by one byte over a socket pair of its own.
-    if call.name == "sendto" and arguments[2] == 1:
+    if call.what == "socket" and call.name in {"sendto", "write"} and arguments[2] == 1:
         return False
     return fault is None or fault.kinds is None or call.kind in fault.kinds
 

@@ -70,24 +70,24 @@ class Restarted:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, number: int = 1) -> Iterator[tuple[Store, Log, str, int]]:
-    """Start a vault from its files as its main program does; serve nobody."""
+def opened(path: Path, sealing_key: bytes = b"") -> Iterator[tuple[Store, Log, str, int]]:
+    """Start a vault from its store as its main program does; serve nobody."""
     tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
-    path = folder / f"served{number}.db"
-    with contextlib.closing(open_store(path, Seal(tee.sealing_key(), "", os.urandom))) as store:
-        alone = partial(AlwaysStanding, ring=str(folder))
+    seal = Seal(sealing_key or tee.sealing_key(), "", os.urandom)
+    with contextlib.closing(open_store(path, seal)) as store:
+        alone = partial(AlwaysStanding, ring=str(path.parent))
         _, identity, _, log, _ = open_vault(tee, store, int(time.time()), alone)
         yield store, log, identity.id, identity.boots
 
 
-def restart(folder: Path, key: str, number: int = 1) -> Restarted:
+def restart(path: Path, key: str) -> Restarted:
     """Open a vault's store as at a start and check all that can be checked of it alone.
 
     Raises:
         PlacetError: It does not open, or its log does not verify.
         AssertionError: Record and log tell different stories.
     """
-    with opened(folder, number) as (store, log, vault, boots):
+    with opened(path) as (store, log, vault, boots):
         log.verify()
         size, _ = log.head()
         entries = tuple(one.entry for one in log.entries(0, size))
@@ -107,6 +107,9 @@ def restart(folder: Path, key: str, number: int = 1) -> Restarted:
         pending=tuple(item.stage for item in pending.items),
         log=tuple(_told(e) for e in entries if e.kind != "boot"),
     )
+    started = [e.detail and e.detail["boots"] for e in entries if e.kind == "boot"]
+    assert started == sorted(set(started)), "a start is told twice"
+    assert not started or started[-1] == boots
     own = [entry for entry in entries if entry.key == key]
     _check_told(state, own)
     for item in record.charter:

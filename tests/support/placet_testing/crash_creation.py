@@ -107,7 +107,8 @@ class Scene:
     async def one_generation(self) -> None:
         """Check every vault's disk: all hold the same one commit, and nothing beside it."""
         await self.stop()
-        left = [restart(self.folder / "vaults", self.policy.key, i).state for i in NUMBERS]
+        paths = [self.folder / "vaults" / f"served{i}.db" for i in NUMBERS]
+        left = [restart(path, self.policy.key).state for path in paths]
         assert len({state.committed for state in left}) == 1
         assert left[0].committed is not None
         assert all(not state.held for state in left)

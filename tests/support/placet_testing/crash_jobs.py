@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
+import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,11 @@ from typing import Any
 from placet.agent import main as agent_main
 from placet.cli.main import OWN, cli
 from placet.storage import sqlite
+from placet.storage.sealed import Seal
+from placet.vault import main as vault_main
 from placet_testing.serving import serving
-from placet_testing.tee import Tee, workload_config
+from placet_testing.standing import AlwaysStanding
+from placet_testing.tee import Tee, vault_config, workload_config
 
 # Commands are imported when they are asked for: here, once for all lives.
 for where in OWN.values():
@@ -34,6 +40,40 @@ def vault(control: socket.socket, *, folder: str, number: int, settings: dict[st
             await asyncio.get_running_loop().sock_recv(control, 1)
 
     asyncio.run(serve())
+
+
+def program(control: socket.socket, *, folder: str, number: int, settings: dict[str, Any]) -> int:
+    """Run ``placet vault serve`` itself; tell when it is ready, and how it ended."""
+    assert number == 1, "its file has no number"
+
+    class Ready(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if str(record.msg).startswith("vault %s ready") and isinstance(record.args, tuple):
+                vault, at, boots = record.args
+                port = int(str(at).rpartition(":")[2])
+                control.send(json.dumps({"port": port, "vault": vault, "boots": boots}).encode())
+
+    logging.getLogger("placet.vault").addHandler(Ready())
+    tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
+    vault_main.open_producer = lambda: tee
+    listen = f"127.0.0.1:{settings['port']}"
+    code = vault_main.main(["--listen", listen, "--data", folder])
+    control.send(json.dumps({"code": code}).encode())
+    return code
+
+
+def opening(control: socket.socket, *, folder: str, number: int, settings: dict[str, Any]) -> None:
+    """Open a store as ``placet vault serve`` does, with a sealing key of its own; serve nobody."""
+    assert number == 1, "its file has no number"
+    tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
+    seal = Seal(bytes.fromhex(settings["sealing_key"]), "", os.urandom)
+    with contextlib.closing(vault_main.open_store(Path(folder), vault_main.SQLITE, seal)) as store:
+        alone = partial(AlwaysStanding, ring=folder)
+        _, identity, _, _, _ = vault_main.open_vault(tee, store, int(time.time()), alone)
+        said = {"vault": identity.id, "boots": identity.boots}
+        control.send(json.dumps(said).encode())
+        control.settimeout(None)
+        control.recv(1)
 
 
 def command(

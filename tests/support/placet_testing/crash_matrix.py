@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from placet_testing.crash_power import Disk
 from placet_testing.crash_report import Stood
 from placet_testing.crash_story import Operation, Story
 from placet_testing.crash_zygote import Life, Zygote
+from placet_testing.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,25 @@ class Variant:
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    job: str = "vault"
+    file: str = "served1.db"
+    within: str = ""
+    """Where in the victim's folder its data lies; a folder that the vault has to make."""
 
 
 SQLITE = Variant("sqlite")
+PROGRAM = Variant("sqlite", job="program", file="vault.db", within="data")
+"""``placet vault serve`` itself, which stands alone: for what needs no witness."""
 FOLDING = Variant("sqlite, folding its write-ahead log", {"checkpoint_rows": 0})
+STORE_1 = Path(__file__).resolve().parents[3] / "vectors" / "releases" / "store-1"
+WAS = json.loads((STORE_1 / "contents.json").read_text())
+"""What must be found in it."""
+OPENING = replace(PROGRAM, settings={"sealing_key": WAS["sealing_key"]}, job="opening")
+"""What it does with its store before it serves, for the one store that an old release left."""
+
+
+AFTERWARDS = Fault(10**9, "power")
+"""Strikes no call: the power goes when all is done and told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +75,37 @@ class Bench:
     """
 
     def __init__(self, zygote: Zygote, story: Story, folder: Path, variant: Variant) -> None:
-        self.zygote, self.story, self.folder, self.variant = zygote, story, folder, variant
+        self.zygote, self.story, self.root, self.variant = zygote, story, folder, variant
+        self.folder = folder / variant.within
+        self.path = self.folder / variant.file
 
-    def begin(self, step: str) -> None:
-        """Put the files of a step in place of all that was there."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.story.at(step, self.folder)
+    def begin(self, step: str = "") -> None:
+        """Put the files of a step in place of all that was there, or nothing."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir()
+        if step:
+            self.story.at(step, self.folder)
+            for file in self.folder.glob("served1.db*"):
+                file.rename(self.path.with_name(file.name.replace("served1.db", self.path.name)))
+
+    def take(self, file: Path) -> None:
+        """Put a store's file in place of all that was there."""
+        self.begin()
+        self.folder.mkdir(exist_ok=True)
+        shutil.copy(file, self.path)
+
+    def served(self) -> Bench:
+        """Have the same files served by what needs no witness to go on."""
+        bench = Bench(self.zygote, self.story, self.root, replace(SQLITE, within="data"))
+        for file in self.folder.glob(f"{self.path.name}*"):
+            file.rename(file.with_name(file.name.replace(self.path.name, bench.path.name)))
+        return bench
 
     def life(self) -> Life:
         """Fork a vault over these files; it has not begun."""
+        settings = {"port": free_port(), **self.variant.settings}
         return self.zygote.life(
-            "vault", folder=str(self.folder), number=1, settings=self.variant.settings
+            self.variant.job, folder=str(self.folder), number=1, settings=settings
         )
 
     @asynccontextmanager
@@ -88,16 +125,26 @@ class Bench:
         """Start a vault, send one request, have the fault strike meanwhile; kill it then."""
         power = fault is not None and fault.how == "power"
         async with self.alive() as (life, port, vault):
-            disk = life.trace.disk = Disk(self.folder) if power else None
+            disk = life.trace.disk = Disk(self.root) if power else None
             outcome = await self.strike(life, port, vault, operation, fault)
         if disk is not None:
             disk.lose()
         return outcome
 
     async def strike(
-        self, life: Life, port: int, vault: str, operation: Operation, fault: Fault | None
+        self,
+        life: Life,
+        port: int,
+        vault: str,
+        operation: Operation,
+        fault: Fault | None,
+        *,
+        on: bool = False,
     ) -> Outcome:
-        """Send one request to a living vault; only what comes after it was sent is counted."""
+        """Send one request to a living vault; only what comes after it was sent is counted.
+
+        With ``on``, whatever it does after its answer is counted too.
+        """
         client = crash_story.client(
             port, vault, operation.role, operation.version, (self.story.key,)
         )
@@ -113,7 +160,8 @@ class Bench:
                     answer = None
         finally:
             client.close()
-            life.trace.disarm()
+            if not on:
+                life.trace.disarm()
         trace = life.trace
         return Outcome(
             answer, tuple(trace.calls), trace.hit, trace.sent or answer is not None,
@@ -122,7 +170,8 @@ class Bench:
 
     def restarted(self) -> Restarted:
         """Check what the last life left, as a start finds it."""
-        return restart(self.folder, self.story.key)
+        self.folder.mkdir(exist_ok=True)
+        return restart(self.path, self.story.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +190,7 @@ async def dry_run(bench: Bench, operation: Operation) -> Dry:
     bench.begin(operation.step)
     before = bench.restarted()
     bench.begin(operation.step)
-    outcome = await bench.ask(operation)
+    outcome = await bench.ask(operation, AFTERWARDS)
     if outcome.answer is None:
         raise AssertionError(f"{operation.name}: no answer")
     after = bench.restarted()

@@ -1,0 +1,66 @@
+"""A vault that is stopped anywhere while it starts, or while it ends as it was told to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from placet_testing.crash_calls import Call, Fault, Kind
+from placet_testing.crash_matrix import Bench, Outcome
+from placet_testing.crash_power import Disk
+from placet_testing.crash_story import Operation
+
+FILES: frozenset[Kind] = frozenset({"write", "file", "fsync", "rename"})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What became of one start."""
+
+    said: dict[str, Any] | None
+    """Port, vault id and number of the start; None: it died before it was ready."""
+    calls: tuple[Call, ...]
+    """Those until it was ready."""
+    hit: Call | None
+
+
+async def start(bench: Bench, fault: Fault | None = None) -> Started:
+    """Start a vault and have the fault strike meanwhile; kill it once it is ready."""
+    life = bench.life()
+    power = fault is not None and fault.how == "power"
+    disk = life.trace.disk = Disk(bench.root) if power else None
+    life.trace.arm(fault)
+    life.go()
+    said = await life.said()
+    started = Started(said, tuple(life.trace.calls), life.trace.hit)
+    await life.kill()
+    if disk is not None:
+        disk.lose()
+    assert started.hit or (said and "vault" in said), life.log.read_text()
+    return started
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a vault that was told to end while it had a request."""
+
+    outcome: Outcome
+    code: int | None
+    """None: it was killed."""
+
+
+async def end(bench: Bench, operation: Operation, fault: Fault | None = None) -> Ended:
+    """Send a request, and SIGTERM with its first write; have the fault strike from there on."""
+    fault = fault or Fault(10**9, kinds=FILES)
+    power = fault.how == "power"
+    async with bench.alive() as (life, port, vault):
+        disk = life.trace.disk = Disk(bench.root) if power else None
+        life.trace.told_to_end = True
+        outcome = await bench.strike(life, port, vault, operation, fault, on=True)
+        said = await life.said()
+        await life.end()
+        trace = life.trace
+    if disk is not None:
+        disk.lose()
+    outcome = replace(outcome, calls=tuple(trace.calls), hit=trace.hit)
+    return Ended(outcome, said["code"] if said else None)
