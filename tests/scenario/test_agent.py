@@ -7,26 +7,26 @@ to tests/e2e.
 from __future__ import annotations
 
 import base64
-import contextlib
 import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from placet_testing.app import CONFIG, World, founded, v
 from placet_testing.charters import birth_body, composer, owner_of, person, signed, vault_set
-from placet_testing.serving import Served, serving, trust, vault_set_of
-from placet_testing.tee import Tee, workload_config
+from placet_testing.serving import Served, trust
+from placet_testing.tee import Tee
 
+from placet.agent.memory import MEMORY
 from placet.agent.receipts import RECEIPTS
-from placet.agent.unlock import Agent
 from placet.agent.volume import HEADER, EmbeddedVolume, Unlocked
 from placet.client.clock import HostClock
-from placet.client.constellation import Constellation, EffectReport
+from placet.client.constellation import Constellation
 from placet.client.signing import promote_body
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
 from placet.core.attestation import report_data
@@ -34,8 +34,7 @@ from placet.core.dsse import Signed, open_signed, vault_id
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.messages import CourierItem, Released, ReleaseRequest, TakeRequest
 from placet.core.profile import code_id
-from placet.core.signer import owner_fingerprint
-from placet.core.statement import UntrustedStatement, compose
+from placet.core.statement import compose
 from placet.errors import (
     ApprovalError,
     BindingError,
@@ -46,7 +45,6 @@ from placet.errors import (
     PolicyDeniedError,
     QuorumError,
     RoleDeniedError,
-    RolledBackError,
     UnavailableError,
     VerificationError,
 )
@@ -54,114 +52,12 @@ from placet.policy.charter import replay
 from placet.ratls.exchange import ClientExchange, ExpectVault, WorkloadProver
 from placet.ratls.http import ConnectionPool
 
-OWNER = owner_of(person("owner").signer)
-CONFIG = workload_config(owner_fingerprint(OWNER))
-
-
-@dataclass
-class World:
-    """A constellation, the owner's statements, and a platform's folder."""
-
-    folder: Path
-    up: dict[int, tuple[contextlib.AsyncExitStack, Served]] = field(default_factory=dict)
-    statements: list[UntrustedStatement] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-
-    async def start(self, number: int) -> None:
-        """Start a vault, on its old port if it had one."""
-        stack = contextlib.AsyncExitStack()
-        old = self.ports.get(number, 0)
-        served = await stack.enter_async_context(serving(self.folder, number, port=old))
-        self.up[number] = (stack, served)
-        self.ports[number] = served.port
-
-    async def stop(self, *numbers: int) -> None:
-        """Stop vaults."""
-        for number in numbers:
-            await self.up.pop(number)[0].aclose()
-
-    ports: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """Return the key id."""
-        return self.statements[0].digest
-
-    @property
-    def vaults(self) -> list[Served]:
-        """Return the vaults that are up."""
-        return [served for _, served in self.up.values()]
-
-    def connect(self) -> Constellation:
-        """Return the owner's (or anybody's) view of the constellation, as a visitor."""
-        clock = HostClock()
-        connector = Connector(
-            prover=None, clock=clock, rng=os.urandom, contexts=renewed_contexts(clock)
-        )
-        return Constellation.connect(self.vault_set, connector, trust=trust(), deadline=5)
-
-    @property
-    def vault_set(self) -> Any:
-        """Return the vault set that the owner signed."""
-        return replay(self.statements).vault_set
-
-    async def submit(self, sent: UntrustedStatement) -> EffectReport:
-        """Bring a statement to all vaults, and remember it if it took effect."""
-        constellation = self.connect()
-        try:
-            report = await constellation.submit(sent.signed())
-        finally:
-            constellation.close()
-        if report.confirmed and sent.digest not in [s.digest for s in self.statements]:
-            self.statements.append(sent)
-        return report
-
-    async def promote(self, tee: Tee) -> EffectReport:
-        """Have the owner promote what a TEE runs."""
-        policy = replay(self.statements)
-        body = promote_body(policy, tee.profile())
-        return await self.submit(signed(composer(HostClock().now()).promote(policy, body)))
-
-    def charter(self) -> Path:
-        """Write what a platform passes to a workload."""
-        path = self.folder / "charter.json"
-        items = tuple(CourierItem(signed=s.signed(), receipts=()) for s in self.statements)
-        path.write_bytes(encode(TakeRequest(chain=items)))
-        return path
-
-    async def unlock(
-        self, tee: Tee, volume: str = "volume", *, key: str = "", charter: Path | None = None
-    ) -> Unlocked:
-        """Boot a workload."""
-        agent = Agent(
-            producer=tee,
-            clock=HostClock(),
-            rng=os.urandom,
-            instance=f"w-{os.urandom(4).hex()}",
-            tell=self.said.append,
-        )
-        folder = EmbeddedVolume(self.folder / volume)
-        return await agent.unlock(key or self.key, charter or self.charter(), folder)
-
-
-def v(number: int) -> Tee:
-    """Return a start of version ``number`` of the app."""
-    return Tee(CONFIG, version=number, boot=f"boot-{os.urandom(4).hex()}")
-
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """Five vaults (k = 3) and a key that was born and not created yet."""
-    made = World(tmp_path)
-    for number in range(1, 6):
-        await made.start(number)
-    vaults = vault_set_of(*made.vaults, k=3)
-    body = birth_body(OWNER, profiles=(v(1).profile(),), vaults=vaults)
-    made.statements.append(signed(composer(HostClock().now()).birth(body)))
-    report = await made.submit(made.statements[0])
-    assert report.effective
-    yield made
-    await made.stop(*list(made.up))
+    async with founded(tmp_path) as made:
+        yield made
 
 
 # --- the story ----------------------------------------------------------------------------------
@@ -515,12 +411,15 @@ async def test_the_key_is_on_no_disk_and_in_no_text(
 
     def spy(self: EmbeddedVolume, data_key: bytearray, *, key: str) -> Unlocked:
         unlocked = derived(self, data_key, key=key)
-        secrets.extend((bytes(data_key), unlocked.secret))
+        secrets.extend((bytes(data_key), unlocked.secret, unlocked.memory_key))
         return unlocked
 
     monkeypatch.setattr(EmbeddedVolume, "unlock", spy)
     unlocked = await world.unlock(v(1))
-    assert secrets[1].hex() not in repr(unlocked)
+    assert not any(
+        secret.hex() in repr(unlocked) or str(secret) in repr(unlocked) for secret in secrets
+    )
+    assert (world.folder / "volume" / MEMORY).exists()
     for served in world.vaults:
         state = served.vault._keys.get(world.key)
         committed = state.record.committed
@@ -645,37 +544,3 @@ async def test_vaults_that_know_nothing_of_a_key_are_no_first_boot(world: World)
         await world.unlock(v(1))
     assert refused.value.members["reason"] == "state-lost"
     assert all(not s.log.of_key(world.key) for s in world.vaults)
-
-
-# --- what the app remembers (spec/08, section 5) ------------------------------------------------
-
-
-@pytest.mark.req("I6")
-async def test_vaults_that_were_put_back_together_do_not_start_the_app(world: World) -> None:
-    """Three of five, to before a retire, the others away: each is genuine, and the app saw more."""
-    await world.unlock(v(1))
-    await world.stop(1, 2, 3)
-    disks = {p: p.read_bytes() for n in (1, 2, 3) for p in world.folder.glob(f"served{n}.db*")}
-    for number in (1, 2, 3):
-        await world.start(number)
-    await world.promote(v(2))
-    policy = replay(world.statements)
-    retire = composer(HostClock().now()).retire(policy, code_id(v(1).profile()), "bad")
-    assert (await world.submit(signed(retire))).effective
-    await world.unlock(v(2))
-    await world.stop(1, 2, 3, 4, 5)
-    for number in (1, 2, 3):
-        for path in world.folder.glob(f"served{number}.db*"):
-            path.unlink()
-    for path, raw in disks.items():
-        path.write_bytes(raw)
-    for number in (1, 2, 3):
-        await world.start(number)
-    with pytest.raises(RolledBackError) as refused:
-        await world.unlock(v(1))
-    assert refused.value.members["behind"]
-    # Two that are as far bring the others what they lack: the retire holds again.
-    await world.start(4)
-    await world.start(5)
-    with pytest.raises(NotApprovedError):
-        await world.unlock(v(1))

@@ -36,7 +36,7 @@ STEPS = {
     ("07", 5): "[rv]a*/[cdels]*.py",
     ("08", 1): "client/*.py",
     ("08", 2): "vault/*.py",
-    ("08", 3): "agent/*.py",
+    **dict.fromkeys([("08", n) for n in (3, 5)], "agent/*.py"),
     ("09", 2): "policy/rules.py",
     ("09", 3): "policy/authority.py",
     ("09", 4): "policy/governance.py",

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
 
-from placet.agent.memory import Memory, Shown, shorter
+from msgspec import UNSET
+
+from placet.agent.memory import STATUS_LIMIT, Memory, Seen, SeenLog
 from placet.client.constellation import NONCE, Constellation
 from placet.client.fan_out import Outcomes
+from placet.client.heads import Head, Proof, compare
 from placet.client.vault_client import VaultClient
-from placet.errors import AncestorMissingError, NotApprovedError, PlacetError, RolledBackError
+from placet.core.dsse import Signed
+from placet.core.encoding import decode, encode, unb64
+from placet.core.messages import Released
+from placet.errors import (
+    AncestorMissingError,
+    EvidenceError,
+    MalformedError,
+    NotApprovedError,
+    PlacetError,
+    RolledBackError,
+    TooLargeError,
+    UnavailableError,
+    VerificationError,
+)
 
 HINT = (
     "These vaults were put back to an older state than this app has seen. Do not start it with "
@@ -18,61 +36,147 @@ HINT = (
 )
 
 
-def at_remembered(memory: Memory, shown: Mapping[str, Shown]) -> bool:
-    """Say whether every vault that let its share go shows just what is remembered, or more log.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What one vault showed with a release of this start."""
 
-    If not, that may be well: newer statements, or another instance at the same time. `confirm`
-    asks.
-    """
-    if memory.head is None:
-        return True
-    same = all(one.head == memory.head for one in shown.values())
-    return same and not shorter(memory, shown)
+    version: int
+    head: str
+    line: str
+    """Which log of the vault has the release; empty for its first."""
+    index: int
+    """Where in that log."""
+
+    @classmethod
+    def of(cls, version: int, head: str, receipt: Signed) -> Self:
+        """Return what is in a release whose receipt was verified: by `VaultClient.release`."""
+        released = decode(unb64(receipt.payload), Released)
+        return cls(version=version, head=head, line=released.line or "", index=released.index)
 
 
-async def confirm(
-    memory: Memory, vaults: Constellation, *, rng: Callable[[int], bytes]
-) -> tuple[Mapping[str, Shown], tuple[str, ...]]:
-    """Return what k vaults show that are not behind the memory, and those that are.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The outcome: vaults that are as far as the app saw them, and those that are not."""
 
-    Each is told the remembered head, and refuses if it does not know it; vaults that merely
-    lack statements are brought them first.
+    seen: Mapping[str, Seen]
+    behind: tuple[str, ...]
+    """They showed that they are not; who was silent is in neither."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparing:
+    """One look at the vaults of a key.
 
     Args:
-        memory: Read before this is called.
+        memory: Read before anything is asked here.
         vaults: A workload's, for releases of the key.
-        rng: Cryptographically secure; for a nonce.
-
-    Raises:
-        RolledBackError: Fewer than k are as far as the app saw. It names who is behind.
-        NotApprovedError: Those that are as far do not let this code in.
-        QuorumError: Too few answered, and none is behind.
+        rng: Cryptographically secure; for nonces.
+        keep: Gets what a vault signed against itself.
     """
-    with contextlib.suppress(PlacetError):  # what vaults say below stands
-        await vaults.courier(memory.key)
-    nonce, k = rng(NONCE), vaults.vault_set.k
 
-    async def ask(vault: VaultClient) -> Shown:
-        said = await vault.release(memory.key, nonce, memory.head)
-        shown = Shown.of(said.version, said.head, said.receipt)
-        if shorter(memory, {vault.id: shown}):
-            raise RolledBackError(f"its log has {shown.log.index} entries, and had more")
-        return shown
+    memory: Memory
+    vaults: Constellation
+    rng: Callable[[int], bytes]
+    keep: Callable[[Proof], object]
 
-    outcomes: Outcomes[Shown] = await vaults.fan_out(ask, enough=k)
-    errors = outcomes.errors
-    older = (AncestorMissingError, RolledBackError)
-    behind = tuple(v for v, e in errors.items() if isinstance(e, older))
-    if len(outcomes.values) >= k:
-        return outcomes.values, behind
-    refusal = outcomes.refusal(k)
-    if behind and not isinstance(refusal, NotApprovedError):
-        raise RolledBackError(
-            f"{len(outcomes.values)} of {vaults.vault_set.n} vaults are as far as this app saw "
-            f"them (version {memory.version}), {k} are needed; behind: {', '.join(behind)}",
-            HINT,
-            behind=list(behind),
-            version=memory.version,
-            head=memory.head,
+    async def compare(self, shown: Mapping[str, Shown]) -> Compared:
+        """Return k vaults that are not behind the memory, and those that are.
+
+        If the vaults that let their shares go are not k that show just the remembered head and a
+        log that grew, that may be well: newer statements, say. Then all are asked again.
+
+        Args:
+            shown: By vault, what it showed with its release.
+
+        Raises:
+            RolledBackError: Fewer than k are as far as the app saw. It names who is behind.
+            NotApprovedError: Those that are as far do not let this code in.
+            QuorumError: Too few answered, and none is behind.
+        """
+        # 5.2 Who let its share go shows that its log holds that, and all that was seen of it.
+        looked = await self.vaults.fan_out(
+            lambda vault: self._look(vault, shown[vault.id]), only=tuple(shown)
         )
-    raise refusal or outcomes.quorum_error(k)
+        good, head = looked.values, self.memory.head
+        same = head is None or all(one.head == head for one in good.values())
+        # Who just created the key was let go no share yet, and remembers nothing.
+        if (same and len(good) >= self.vaults.vault_set.k) or not (shown or head):
+            return Compared(seen=good, behind=_behind(looked))
+        return await self._confirm(_behind(looked))
+
+    async def _confirm(self, before: tuple[str, ...]) -> Compared:
+        """Tell each vault the remembered head, which it refuses if it does not know it.
+
+        Vaults that merely lack statements are brought them first.
+        """
+        # 5.4 All are asked again, with the remembered head.
+        memory, vaults = self.memory, self.vaults
+        with contextlib.suppress(PlacetError):  # what vaults say below stands
+            await vaults.courier(memory.key)
+        nonce, k = self.rng(NONCE), vaults.vault_set.k
+
+        async def ask(vault: VaultClient) -> Seen:
+            said = await vault.release(memory.key, nonce, memory.head)
+            return await self._look(vault, Shown.of(said.version, said.head, said.receipt))
+
+        outcomes = await vaults.fan_out(ask, enough=k)
+        good, behind = outcomes.values, _behind(outcomes)
+        if len(good) >= k:
+            # Who was not waited for this time was seen to be behind a moment ago.
+            return Compared(
+                seen=good,
+                behind=tuple(v for v in vaults.vault_set.ids if v in {*before, *behind} - {*good}),
+            )
+        # 5.5 Fewer than k: behind, if one showed that; else nobody knows.
+        refusal = outcomes.refusal(k)
+        if behind and not isinstance(refusal, NotApprovedError):
+            raise RolledBackError(
+                f"{len(good)} of {vaults.vault_set.n} vaults are as far as this app saw "
+                f"them (version {memory.version}), {k} are needed; behind: {', '.join(behind)}",
+                HINT,
+                behind=list(behind),
+                version=memory.version,
+                head=memory.head,
+            )
+        raise refusal or outcomes.quorum_error(k)
+
+    async def _look(self, vault: VaultClient, shown: Shown) -> Seen:
+        """Return what a vault says of its log, which holds its release and all that was seen.
+
+        Raises:
+            RolledBackError: It shows that it does not, or shows nothing that it could not forge.
+            PlacetError: It does not answer: nobody knows.
+        """
+        status = (await vault.standing(self.rng(NONCE))).status
+        if len(encode(status)) > STATUS_LIMIT:
+            raise TooLargeError(f"vault's status has more than {STATUS_LIMIT} bytes")
+        now = Head.of(status, vault.id)
+        if now.line != shown.line:
+            raise UnavailableError("another process of this vault answers than released")
+        if now.checkpoint.size <= shown.index:
+            raise RolledBackError("its log ends before the release that it signed")
+        before = [log for log in self.memory.logs if log.vault == vault.id]
+        same = [log for log in before if (log.line or "") == now.line]
+        if same and same[0] is not before[-1]:
+            raise RolledBackError("a newer process of this vault had the key, and never gives back")
+        for log in same:
+            await self._grown(Head.of(log.status, vault.id), now, vault)
+        log = SeenLog(vault=vault.id, line=now.line or UNSET, status=status)
+        return Seen(version=shown.version, head=shown.head, log=log)
+
+    async def _grown(self, before: Head, now: Head, vault: VaultClient) -> None:
+        try:
+            proof = await compare(before, now, vault.consistency)
+        except EvidenceError:  # it did not get as far as to be asked
+            raise
+        except (VerificationError, MalformedError) as e:
+            raise RolledBackError(f"does not show that its log only grew: {e.detail}") from e
+        if proof is not None:
+            # 5.3 Its own signatures prove it to anyone.
+            self.keep(proof)
+            raise RolledBackError("its log is not what it was, as it signed itself")
+
+
+def _behind(outcomes: Outcomes[Seen]) -> tuple[str, ...]:
+    older = (AncestorMissingError, RolledBackError)
+    return tuple(v for v, e in outcomes.errors.items() if isinstance(e, older))

@@ -10,36 +10,39 @@ from __future__ import annotations
 import fcntl
 import hmac
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from placet.client.heads import Proof
 from placet.client.whole_files import write_whole
 from placet.core.dsse import Signed
 from placet.core.encoding import Base64, Int, Record, Sha256, b64, decode, encode, unb64
 from placet.core.handover import Line
 from placet.core.limits import KIB
-from placet.core.messages import Released
 from placet.errors import PlacetError, UnavailableError, VerificationError
 
 MEMORY = "placet-memory.json"
 LOCK = ".placet-memory.lock"
-MEMORY_LIMIT = 64 * KIB
-MOST_LOGS = 128
-"""Logs that are remembered; those that were seen first are dropped first."""
+MOST_LOGS = 64
+"""Logs that are remembered; those that were seen longest ago are dropped first."""
+STATUS_LIMIT = 4 * KIB
+"""Bytes of a status that is remembered: nobody makes the memory too long to be read again."""
+MEMORY_LIMIT = MOST_LOGS * STATUS_LIMIT + 16 * KIB
 
 
 class SeenLog(Record, kw_only=True):
-    """The longest log that a vault showed: its entry ``index`` is a release to this app."""
+    """The newest that one process of a vault said of its log."""
 
     vault: Sha256
     line: Line | UnsetType = UNSET
-    index: Int
+    status: Signed
+    """of a `StatusBody`: if the vault contradicts it later, that proves it to anyone."""
 
 
 class Memory(Record, kw_only=True):
@@ -51,24 +54,32 @@ class Memory(Record, kw_only=True):
     head: Sha256 | None = None
     """The newest head that k vaults had at one start; ``None`` before the first."""
     logs: tuple[SeenLog, ...] = ()
+    """Oldest first: the last of a vault is of the newest process of it."""
     mac: Base64 = ""
     """HMAC-SHA256 over the memory with no ``mac``."""
 
+    def with_seen(self, seen: Mapping[str, Seen], *, k: int) -> Memory:
+        """Return the memory with what was compared against it added.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What one vault showed with a release of this start."""
+        A head is remembered once k vaults have it: that of fewer may be on a branch that loses.
+        """
+        heads = Counter((one.version, one.head) for one in seen.values())
+        agreed = max((head for head, count in heads.items() if count >= k), default=None)
+        version, head = self.version, self.head
+        if agreed is not None and agreed[0] >= version:
+            version, head = agreed
+        new = [one.log for one in seen.values()]
+        again = {(log.vault, log.line) for log in new}
+        logs = [log for log in self.logs if (log.vault, log.line) not in again] + new
+        return Memory(key=self.key, version=version, head=head, logs=tuple(logs[-MOST_LOGS:]))
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What one vault showed at this start: under which head it released, and its log since."""
 
     version: int
     head: str
     log: SeenLog
-
-    @classmethod
-    def of(cls, version: int, head: str, receipt: Signed) -> Shown:
-        """Return what is in a release whose receipt was verified: by `VaultClient.release`."""
-        released = decode(unb64(receipt.payload), Released)
-        log = SeenLog(vault=released.vault, line=released.line, index=released.index)
-        return cls(version=version, head=head, log=log)
 
 
 def open_memory(folder: Path, key: str, mac_key: bytes, *, expected: bool) -> Memory:
@@ -101,13 +112,14 @@ def open_memory(folder: Path, key: str, mac_key: bytes, *, expected: bool) -> Me
         mac = unb64(memory.mac)
     except PlacetError as e:
         raise _tampered(f"{path} is no memory: {e.detail}") from e
+    # 5.1 Nothing in it is believed before its MAC is.
     if not hmac.compare_digest(_mac(memory, mac_key), mac) or memory.key != key:
         raise _tampered(f"{path} does not fit the data key: it was changed, or is another's")
     return memory
 
 
 def write_memory(folder: Path, memory: Memory, mac_key: bytes) -> None:
-    """Write a memory, whole and durably. Not for two writers at a time: see `remember`.
+    """Write a memory, whole and durably. Not for two writers at a time: see `remembered`.
 
     Raises:
         OSError: It cannot be written; what was there is there.
@@ -116,44 +128,28 @@ def write_memory(folder: Path, memory: Memory, mac_key: bytes) -> None:
     write_whole(folder / MEMORY, encode(sealed))
 
 
-def shorter(memory: Memory, shown: Mapping[str, Shown]) -> tuple[str, ...]:
-    """Return the vaults whose log has not grown since it was seen.
+def remembered(folder: Path, memory: Memory, new: Memory, mac_key: bytes) -> bool:
+    """Put a memory in place of the one that it was made from, durably.
 
-    For releases that were asked for after the memory was read: each is a new entry.
-    """
-    seen = {(log.vault, log.line): log.index for log in memory.logs}
-    logs = {vault: one.log for vault, one in shown.items()}
-    return tuple(v for v, log in logs.items() if log.index <= seen.get((log.vault, log.line), -1))
-
-
-def remember(
-    folder: Path, memory: Memory, shown: Mapping[str, Shown], mac_key: bytes, *, k: int
-) -> None:
-    """Add what was shown in this start to what is in the volume by now, durably.
-
-    A head is remembered once k vaults have it: that of fewer may be on a branch that loses.
+    Returns:
+        Whether that one still was there. If not, another instance of the app was faster, and
+        what this one saw is to be compared with what that one did.
 
     Args:
         folder: The volume; other instances may write there as well.
-        memory: What was compared.
-        shown: By vault, after it was compared.
+        memory: What was compared: from `open_memory`.
+        new: What is remembered from now on.
         mac_key: As for `open_memory`.
-        k: Of the vault set.
 
     Raises:
         VerificationError: Somebody changed the file meanwhile.
         UnavailableError: It cannot be written.
     """
-    heads = [(one.version, one.head) for one in shown.values()]
-    agreed = max((h for h in heads if heads.count(h) >= k), default=None)
     try:
+        # 5.6 Only in place of what it was compared with.
         with _alone(folder):
-            there = open_memory(folder, memory.key, mac_key, expected=bool(memory.mac))
-            version, head = there.version, there.head
-            if agreed is not None and agreed[0] >= version:
-                version, head = agreed
-            logs = _longest([*memory.logs, *there.logs, *(one.log for one in shown.values())])
-            new = Memory(key=memory.key, version=version, head=head, logs=logs)
+            if open_memory(folder, memory.key, mac_key, expected=bool(memory.mac)) != memory:
+                return False
             write_memory(folder, new, mac_key)
     except OSError as e:
         raise UnavailableError(
@@ -161,14 +157,21 @@ def remember(
             "Make room, or make it writable: until then a rollback of all vaults is seen from "
             "what was remembered before.",
         ) from e
+    return True
 
 
-def _longest(logs: Iterable[SeenLog]) -> tuple[SeenLog, ...]:
-    longest: dict[tuple[str, object], SeenLog] = {}
-    for log in logs:
-        known = longest.pop((log.vault, log.line), log)
-        longest[log.vault, log.line] = max(known, log, key=lambda one: one.index)
-    return tuple(longest.values())[-MOST_LOGS:]
+def keep_proof(folder: Path, proof: Proof) -> Path:
+    """Write what a vault signed against itself into the volume; return where.
+
+    Raises:
+        UnavailableError: It cannot be written.
+    """
+    path = folder / f"placet-proof-{proof.vault.removeprefix('sha256:')[:12]}.json"
+    try:
+        write_whole(path, encode(proof))
+    except OSError as e:
+        raise UnavailableError(f"a proof cannot be kept in {path}: {e.strerror}") from e
+    return path
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from placet.agent.comparing import at_remembered, confirm
-from placet.agent.memory import Shown, open_memory, remember
+from placet.agent.comparing import Comparing, Shown
+from placet.agent.memory import keep_proof, open_memory, remembered
 from placet.agent.receipts import keep_receipts
 from placet.agent.volume import Unlocked, VolumeDriver
 from placet.attest.produce import Producer
@@ -23,6 +23,7 @@ from placet.attest.verify import EvidenceVerifier, verify_evidence
 from placet.client.constellation import Constellation
 from placet.client.creation import create_key
 from placet.client.following import CharterCopy, open_charter
+from placet.client.heads import Proof, RollbackProof
 from placet.client.vault_client import Connector, renewed_contexts
 from placet.core.attestation import Purpose
 from placet.core.config import Opens, WorkloadConfig
@@ -44,6 +45,8 @@ from placet.ratls.exchange import Clock, WorkloadProver
 from placet.sharing.key import wipe
 
 Tell = Callable[[str], object]
+TRIES = 32
+"""How often what was seen is compared again because another instance remembered more meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +96,22 @@ class Agent:
         _check_opens(config.opens, policy)
         # 3.3 Before any vault is asked: is the volume one that could be this key's?
         state = volume.state()
-        # 3.4 Gather; only if all vaults say that there is no key yet, create.
-        had = await self._data_key(key, policy, trust, empty=state == "empty")
+        vaults = self._connect(key, policy.vault_set, trust, "release")
         try:
-            # 3.5 Format after the commit only, and never what holds anything.
-            if state == "empty":
-                self.tell("volume is empty: formatting it for this key")
-                volume.format(had.data_key, key=key, generation=had.generation)
-            unlocked = volume.unlock(had.data_key, key=key)
+            # 3.4 Gather; only if all vaults say that there is no key yet, create.
+            had = await self._data_key(policy, vaults, trust, empty=state == "empty")
+            try:
+                # 3.5 Format after the commit only, and never what holds anything.
+                if state == "empty":
+                    self.tell("volume is empty: formatting it for this key")
+                    volume.format(had.data_key, key=key, generation=had.generation)
+                unlocked = volume.unlock(had.data_key, key=key)
+            finally:
+                wipe(had.data_key)
+            # 3.6 Whoever shows less than was seen before lets nobody in, however many they are.
+            await self._compare(key, vaults, had.shown, unlocked)
         finally:
-            wipe(had.data_key)
-        # 3.6 Whoever shows less than was seen before lets nobody in, however many they are.
-        await self._compare(policy, trust, had, unlocked)
+            vaults.close()
         # 3.7 What the vaults signed for is kept: an auditor looks for it in their logs.
         try:
             keep_receipts(unlocked.path, had.receipts)
@@ -113,33 +120,46 @@ class Agent:
         return unlocked
 
     async def _compare(
-        self,
-        policy: KeyPolicy,
-        trust: tuple[TrustAnchor, ...],
-        had: _Had,
-        unlocked: Unlocked,
+        self, key: str, vaults: Constellation, shown: Mapping[str, Shown], unlocked: Unlocked
     ) -> None:
         """Compare what vaults showed with what is remembered, and remember it (section 5)."""
-        folder, mac_key = unlocked.path, unlocked.memory_key
-        memory = open_memory(folder, policy.key, mac_key, expected=unlocked.remembers)
-        shown = had.shown
-        if not at_remembered(memory, shown):
-            vaults = self._connect(policy.key, policy.vault_set, trust, "release")
+        folder, mac_key, named = unlocked.path, unlocked.memory_key, set[str]()
+
+        def keep(proof: Proof) -> None:
+            put_back = isinstance(proof, RollbackProof)
             try:
-                shown, behind = await confirm(memory, vaults, rng=self.rng)
-            finally:
-                vaults.close()
-            for vault in behind:
-                self.tell(f"vault {vault} is behind what this app saw of it")
-        try:
-            remember(folder, memory, shown, mac_key, k=policy.vault_set.k)
-        except UnavailableError as e:
-            self.tell(e.detail)
+                where = f"the proof is in {keep_proof(folder, proof)}"
+            except UnavailableError as e:
+                where = e.detail
+            what = "was put back to an older disk" if put_back else "forked"
+            self.tell(f"vault {proof.vault} {what}: {where}")
+
+        for _ in range(TRIES):
+            memory = open_memory(folder, key, mac_key, expected=unlocked.remembers)
+            comparing = Comparing(memory=memory, vaults=vaults, rng=self.rng, keep=keep)
+            compared = await comparing.compare(shown)
+            for vault in compared.behind:
+                if vault not in named:
+                    self.tell(f"vault {vault} is behind what this app saw of it")
+            named.update(compared.behind)
+            new = memory.with_seen(compared.seen, k=vaults.vault_set.k)
+            try:
+                if remembered(folder, memory, new, mac_key):
+                    return
+            except UnavailableError as e:
+                self.tell(e.detail)
+                return
+        raise UnavailableError("other instances of this app start all the time", "Try again.")
 
     async def _data_key(
-        self, key: str, policy: KeyPolicy, trust: tuple[TrustAnchor, ...], *, empty: bool
+        self,
+        policy: KeyPolicy,
+        vaults: Constellation,
+        trust: tuple[TrustAnchor, ...],
+        *,
+        empty: bool,
     ) -> _Had:
-        vaults = self._connect(policy.key, policy.vault_set, trust, "release")
+        key = policy.key
         try:
             had = await self._gather(key, vaults)
             unfinished = await _unfinished(key, vaults) if empty else False
@@ -155,8 +175,6 @@ class Agent:
                 raise _lost(e) from e
             self.tell(f"no key yet: creating it with all {policy.vault_set.n} vaults")
             return await self._create(policy, vaults.vault_set, trust)
-        finally:
-            vaults.close()
         if unfinished:
             # Who created it stopped between commits: fewer vaults than n would hold it for ever.
             wipe(had.data_key)
@@ -167,11 +185,11 @@ class Agent:
     async def _create(
         self, policy: KeyPolicy, vault_set: VaultSet, trust: tuple[TrustAnchor, ...]
     ) -> _Had:
-        vaults = self._connect(policy.key, vault_set, trust, "create")
+        creating = self._connect(policy.key, vault_set, trust, "create")
         try:
-            made = await create_key(policy, vaults.vaults, rng=self.rng)
+            made = await create_key(policy, creating.vaults, rng=self.rng)
         finally:
-            vaults.close()
+            creating.close()
         self.tell(f"key created and committed at {len(made.committed)} vaults")
         return _Had(data_key=made.key, generation=made.manifest.generation)
 

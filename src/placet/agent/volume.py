@@ -8,6 +8,7 @@ gocryptfs) fit the same protocol: their ``unlock`` mounts and their ``lock`` unm
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 from collections.abc import Callable
@@ -153,6 +154,12 @@ class EmbeddedVolume:
                 "Put back the volume that belongs to this key.",
             )
         salt = unb64(header.salt)
+        if header.remembers is UNSET and (self._path / MEMORY).exists():
+            # Formatted before there were memories. From now on this one is missed if it is gone.
+            bare = msgspec.structs.replace(bare, remembers=True)
+            header = msgspec.structs.replace(bare, mac=b64(_mac(data_key, bare)))
+            with contextlib.suppress(OSError):
+                write_whole(self._path / HEADER, encode(header), mode=0o644)
         return Unlocked(
             path=self._path,
             secret=_derive(data_key, salt, b"placet-volume/1\0" + key.encode()),

@@ -9,9 +9,8 @@ from placet.cli.files import read_json, write_json
 from placet.cli.output import short, warn
 from placet.cli.settings import Home
 from placet.client.constellation import Constellation
-from placet.client.heads import Head, RollbackProof, compare
+from placet.client.heads import Head, Proof, RollbackProof, compare
 from placet.client.vault_client import VaultClient
-from placet.core.continuity import ForkProof
 from placet.core.dsse import Signed
 from placet.errors import InternalError, MalformedError, UnavailableError, VerificationError
 
@@ -55,7 +54,7 @@ def _read(path: Path, vault: str) -> Head | None:
         return None  # Of an earlier release, or damaged: remembered anew.
 
 
-def _tell(home: Home, vault: VaultClient, proof: ForkProof | RollbackProof) -> None:
+def _tell(home: Home, vault: VaultClient, proof: Proof) -> None:
     number = vault.id.removeprefix("sha256:")[:12]
     path = home.data / "proofs" / f"fork-proof-{number}.json"
     write_json(path, proof)

@@ -38,6 +38,10 @@ class RollbackProof(Record, kw_only=True):
     """of a `StatusBody`"""
 
 
+Proof = ForkProof | RollbackProof
+"""What a vault signed against itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """A signed status, opened."""
@@ -63,7 +67,7 @@ class Head:
         return line_of(self.checkpoint.origin, self.body.vault)
 
 
-async def compare(before: Head, now: Head, ask: Consistency) -> ForkProof | RollbackProof | None:
+async def compare(before: Head, now: Head, ask: Consistency) -> Proof | None:
     """Return what proves that a vault's log did not just grow; ``None`` if it did.
 
     Args:
