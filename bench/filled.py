@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from placet_testing import backends
 from placet_testing.charters import (
     birth_body,
     composer,
@@ -47,7 +47,6 @@ from placet.ratls.exchange import VerifiedPeer
 from placet.sharing.key import deal
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Put, Store
 from placet.vault.keys import record_name
 from placet.vault.main import open_vault
@@ -58,6 +57,7 @@ from placet.vault.state import VaultIdentity
 K, OTHERS = 3, (2, 3, 4, 5)
 WHOLE = 500
 """Keys of each store that can be released."""
+STORE = "vault.db"
 WHOLE_ONES = "whole.json"
 """Their names, beside the store; written when it is filled."""
 GROUP = 250
@@ -95,7 +95,7 @@ def open_at(folder: Path, *, serves: bool = True) -> Open:
     settings = VaultSettings(evidence_age=60, max_keys=10_000_000)
     tee = Tee(msgspec.structs.replace(vault_config(), settings=settings), boot=os.urandom(8).hex())
     folder.mkdir(exist_ok=True)
-    store = SqliteStore(folder / "vault.db", Seal(b"s" * 32, "", os.urandom))
+    store = backends.open_store(folder / STORE, Seal(b"s" * 32, "", os.urandom))
     rule: Any = partial(AlwaysStanding, ring=str(folder)) if serves else Standing
     vault, own, _, log, _ = open_vault(tee, store, int(time.time()), rule)
     return Open(vault, own, store, log)
@@ -111,7 +111,7 @@ def fill(folder: Path, size: int) -> tuple[str, ...]:
     if is_filled(folder):
         return tuple(msgspec.json.decode((folder / WHOLE_ONES).read_bytes(), type=list[str]))
     if folder.exists():  # somebody stopped filling it
-        shutil.rmtree(folder)
+        backends.remove(folder / STORE)
     opened = open_at(folder)
     births = composer(int(time.time()))
     every, whole = max(1, size // WHOLE), list[str]()
@@ -131,7 +131,11 @@ def fill(folder: Path, size: int) -> tuple[str, ...]:
 
 def written(folder: Path) -> int:
     """Return the bytes that a closed store takes on the disk."""
-    return sum(path.stat().st_size for path in folder.glob("vault.db*"))
+    if backends.chosen().name == "sqlite":
+        return sum(path.stat().st_size for path in folder.glob(f"{STORE}*"))
+    sizes = (f"SELECT pg_total_relation_size('{table}')" for table in backends.TABLES)
+    with backends.hand(folder / STORE) as db:
+        return sum(db.execute(sql).fetchone()[0] for sql in sizes)
 
 
 def payload(folder: Path, key: str) -> int:

@@ -3,24 +3,27 @@
     .venv/bin/python bench/scale.py                      all of it, stores of 1,000 and 100,000 keys
     .venv/bin/python bench/scale.py --full               and of 1,000,000, which takes long to fill
     .venv/bin/python bench/scale.py --only connections   or log, or keys
+    .venv/bin/python bench/scale.py --on sqlite          or postgresql; both if nothing is said
     .venv/bin/python bench/scale.py --stores FOLDER      keep filled stores for the next time
 
 Each figure stands beside what it is to be compared with, taken in the same run: one connection
-beside 64, an fsync of its own beside a shared one, a small store beside a large one. What is
-written, the vault's own code wrote (`filled.py`). ``build/scale.json`` has the figures.
+beside 64, an fsync of its own beside a shared one, a small store beside a large one, SQLite beside
+a PostgreSQL server on the same disk. What is written, the vault's own code wrote (`filled.py`).
+``build/scale.json`` has the figures. The 1,000,000 are for SQLite only.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import math
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -32,6 +35,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 import msgspec  # noqa: E402
 from filled import fill, is_filled, open_at, written  # noqa: E402
 from machine import machine  # noqa: E402
+from placet_testing import backends, postgresql  # noqa: E402
 from vaults import World, vault_processes, with_key  # noqa: E402
 
 from placet.core.logentry import Draft  # noqa: E402
@@ -43,6 +47,7 @@ SECONDS = 8.0
 APPENDS = 640
 BLOCK = 4096
 OPENINGS, RELEASES = 9, 300
+SIZES = (1_000, 100_000)
 
 
 async def connections(world: World) -> Figures:
@@ -157,28 +162,59 @@ def main() -> int:
     )
     parser.add_argument("--full", action="store_true", help="a store of 1,000,000 keys as well")
     parser.add_argument("--only", choices=("connections", "log", "keys"))
+    parser.add_argument("--on", choices=backends.NAMES)
     parser.add_argument("--stores", type=Path, help="folder of filled stores, to use them again")
     options = parser.parse_args()
-    sizes = (1_000, 100_000, *((1_000_000,) if options.full else ()))
-    figures: Figures = {}
+    figures: dict[str, Figures] = {}
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     # Not in /tmp, which may be no disk.
     with tempfile.TemporaryDirectory(prefix="scale-", dir=build) as name:
         folder = Path(name)
+        folder.chmod(0o755)  # the database server runs as somebody else
         print("\n".join(machine(folder)), end="\n\n")
-        if options.only in {None, "connections"}:
-            with vault_processes(folder) as world:
-                figures |= asyncio.run(_connections(world))
-        if options.only in {None, "log"}:
-            figures |= log(folder)
-        if options.only in {None, "keys"}:
-            (options.stores or folder).mkdir(parents=True, exist_ok=True)
-            figures |= keys(options.stores or folder, sizes)
-    for what, figure in figures.items():
-        print(f"{what:<40} {figure:>12,.2f}")
+        for kind in (options.on,) if options.on else backends.NAMES:
+            with _backend(kind, folder):
+                figures[kind] = _measured(folder / kind, options)
+    print(f"{'':<40}", *(f"{kind:>12}" for kind in figures))
+    for what in dict.fromkeys(what for own in figures.values() for what in own):
+        cells = (own.get(what) for own in figures.values())
+        print(f"{what:<40}", *(f"{'' if cell is None else f'{cell:,.2f}':>12}" for cell in cells))
     (build / "scale.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
     return 0
+
+
+@contextlib.contextmanager
+def _backend(kind: str, folder: Path) -> Iterator[None]:
+    """Have stores lie there; the server commits to the disk, as one of yours does."""
+    if kind == "sqlite":
+        with backends.use(backends.Sqlite()):
+            yield
+        return
+    with postgresql.serving(folder, ()) as server:
+        if server is None:
+            raise SystemExit("no PostgreSQL server can be run here: --on sqlite")
+        with backends.use(backends.Postgresql(server.uri)) as place:
+            with place.hand(folder) as db:
+                (version,) = db.execute("SHOW server_version").fetchone()
+            print(f"postgresql {version}, fsync=on, on the same disk\n")
+            yield
+
+
+def _measured(folder: Path, options: argparse.Namespace) -> Figures:
+    folder.mkdir()
+    figures: Figures = {}
+    if options.only in {None, "connections"}:
+        with vault_processes(folder) as world:
+            figures |= asyncio.run(_connections(world))
+    if options.only in {None, "log"}:
+        figures |= log(folder)
+    if options.only in {None, "keys"}:
+        files = backends.chosen().name == "sqlite"
+        stores = options.stores if files and options.stores else folder
+        stores.mkdir(parents=True, exist_ok=True)
+        figures |= keys(stores, (*SIZES, *((1_000_000,) if options.full and files else ())))
+    return figures
 
 
 async def _connections(world: World) -> Figures:

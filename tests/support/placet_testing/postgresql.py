@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEBIAN = Path("/usr/lib/postgresql")
-SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
+SETTINGS = ("max_connections=200", "listen_addresses=")
+FORGETFUL = ("fsync=off", "full_page_writes=off")
 """Tests end the server's processes, never the machine: what the kernel took is as good as kept."""
 _numbers = itertools.count(1)
 
@@ -27,6 +28,7 @@ class Server:
     folder: Path
     account: pwd.struct_passwd | None = None
     """Whom it runs as, if we are root: it refuses to."""
+    settings: tuple[str, ...] = SETTINGS
 
     @property
     def uri(self) -> str:
@@ -46,7 +48,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = " ".join([f"-k {self.folder}", *(f"-c {one}" for one in SETTINGS)])
+        options = " ".join([f"-k {self.folder}", *(f"-c {one}" for one in self.settings)])
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-o", options, "start")
 
     def stop(self) -> None:
@@ -55,17 +57,22 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server | None]:
-    """Run a server; yield None where there is none to run."""
+def serving(at: Path | None = None, more: tuple[str, ...] = FORGETFUL) -> Iterator[Server | None]:
+    """Run a server; yield None where there is none to run.
+
+    Args:
+        at: Where its folder is made; by default where temporary files lie.
+        more: Settings of its own.
+    """
     programs, account = _programs(), None
     if programs is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="placet-pg-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="placet-pg-", dir=at, ignore_cleanup_errors=True) as name:
         if os.geteuid() == 0:
             account = _account(programs)
             os.chown(name, account.pw_uid, account.pw_gid)
-        server = Server(programs, Path(name), account)
+        server = Server(programs, Path(name), account, SETTINGS + more)
         data = str(server.folder / "data")
         server.run("initdb", "-D", data, "-A", "trust", "-U", "vault", "-E", "utf8", "--no-sync")
         server.start()
