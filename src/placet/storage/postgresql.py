@@ -27,6 +27,14 @@ T = TypeVar("T")
 
 PATIENCE = 3
 """Seconds for which a connection is tried, and then for which none is."""
+SILENCE = {
+    "tcp_user_timeout": "15000",
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+"""A network that swallows everything ends a connection in 20 s, and not in a quarter of an hour;
+unless the URI says otherwise."""
 
 TABLES = """\
 CREATE TABLE placet_schema (version BIGINT NOT NULL);
@@ -80,9 +88,9 @@ class PostgresqlBackend:
                     raise UnavailableError("the database could not be reached a moment ago")
                 self._not_before = self._clock() + PATIENCE
                 # Autocommit: `BEGIN` and `COMMIT` are ours to send, and nothing stays open.
-                self._db = self._driver.connect(
-                    self._uri, autocommit=True, connect_timeout=PATIENCE
-                )
+                said = self._driver.conninfo.conninfo_to_dict(self._uri)
+                options: dict[str, Any] = SILENCE | said | {"connect_timeout": PATIENCE}
+                self._db = self._driver.connect(autocommit=True, **options)
                 self._not_before = 0.0
             try:
                 return self._prepared(self._db)

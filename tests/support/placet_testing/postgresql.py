@@ -68,7 +68,9 @@ def serving(at: Path | None = None, more: tuple[str, ...] = FORGETFUL) -> Iterat
     if programs is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="placet-pg-", dir=at, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="placet-pg-", dir=at, ignore_cleanup_errors=True
+    ) as name:
         if os.geteuid() == 0:
             account = _account(programs)
             os.chown(name, account.pw_uid, account.pw_gid)

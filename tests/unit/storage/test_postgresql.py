@@ -236,6 +236,16 @@ def test_database_that_went_back_under_a_running_vault_is_refused(files):
                 store.get("key/a")
 
 
+@pytest.mark.parametrize(("more", "timeout"), [("", "15000"), ("&tcp_user_timeout=700", "700")])
+def test_silence_of_the_network_is_bounded_unless_the_uri_says_otherwise(server, more, timeout):
+    """The kernel's own patience is a quarter of an hour, in which a vault would answer nobody."""
+    backend = PostgresqlBackend(f"{server.uri}{more}")
+    with closing(backend):
+        backend.open()
+        said = backend._db.info.get_parameters()
+        assert (said["tcp_user_timeout"], said["keepalives_idle"]) == (timeout, "5")
+
+
 def test_server_that_is_away_is_not_asked_at_every_request(tmp_path):
     """A request must not wait for a connection that a moment ago could not be made."""
     now = 100.0
