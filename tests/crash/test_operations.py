@@ -27,12 +27,15 @@ async def strike_all(bench, dry, faults, table):
         table.count(dry.operation.name, bench.variant.name, fault.how, outcome.hit, outcome.stood)
 
 
-@pytest.mark.req("R7.2", "I11", "I14", "I16")
-@pytest.mark.parametrize(
+ON_FILES = pytest.mark.parametrize(
     ("name", "variant"),
     [(name, SQLITE) for name in OPERATIONS] + [(name, FOLDING) for name in FOLDED],
     ids=lambda p: getattr(p, "name", p),
 )
+
+
+@pytest.mark.req("R7.2", "I11", "I14", "I16")
+@ON_FILES
 async def test_killed_at_every_call(rehearsed, table, of_each, name, variant):
     """Before or after and never between; nothing left that is not in the log; a retry completes."""
     bench, dry = await rehearsed(name, variant)
@@ -45,10 +48,10 @@ async def test_killed_at_every_call(rehearsed, table, of_each, name, variant):
 
 
 @pytest.mark.req("R7.2", "I11", "I14", "I16")
-@pytest.mark.parametrize("name", OPERATIONS)
-async def test_power_lost_and_writes_torn(rehearsed, table, spread, name):
+@ON_FILES
+async def test_power_lost_and_writes_torn(rehearsed, table, spread, name, variant):
     """What was not synchronised is lost with the process; or half a write or answer is out."""
-    bench, dry = await rehearsed(name, SQLITE)
+    bench, dry = await rehearsed(name, variant)
     points = range(len(dry.calls))
     last = len(dry.calls) - 1
     lost = {*spread(points, 3), last - 1, last}

@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 from placet_testing.clients import memory_folder
-from placet_testing.crash_calls import TEARABLE, Fault
+from placet_testing.crash_calls import AFTERWARDS, TEARABLE, Fault
 from placet_testing.crash_home import Home
 
 from placet.client.signing import SigningKey
@@ -67,10 +67,7 @@ async def test_making_an_owner(home, table, spread):
         assert (await home.json("owner", "show"))["fingerprint"]
         table.count("owner init", "files", fault.how, named(ran.hit), stood(there == DONE))
     # What was said is done: the power may go right after.
-    shutil.rmtree(home.path)
-    ran = await home.run("owner", "init", fault=Fault(len(whole.calls), "power"))
-    assert (ran.code, ran.hit) == (DONE, None)
-    await home.must("owner", "show")
+    await home.check_init_stays()
 
 
 @pytest.mark.req("I16")
@@ -149,7 +146,7 @@ async def test_having_a_key_born(home, table, spread):
             known_here = again.code == UNREADABLE
             table.count("key new", "files", fault.how, named(ran.hit), stood(known_here))
         home.back("owner")
-        ran = await home.run(*new, "--yes", fault=Fault(10**6, "power"))
+        ran = await home.run(*new, "--yes", fault=AFTERWARDS)
         assert ran.code == DONE
         await home.must("key", "show", "notes/data")
 

@@ -6,10 +6,9 @@ It is started again, and is who it was; nothing is missing, and it serves.
 from __future__ import annotations
 
 import pytest
-from placet_testing.crash_calls import TEARABLE, Fault
+from placet_testing.crash_calls import AFTERWARDS, TEARABLE, Fault
 from placet_testing.crash_checks import opened
 from placet_testing.crash_matrix import (
-    AFTERWARDS,
     OPENING,
     PROGRAM,
     SQLITE,
@@ -18,7 +17,7 @@ from placet_testing.crash_matrix import (
     Outcome,
     completed,
 )
-from placet_testing.crash_starts import FILES, end, start
+from placet_testing.crash_starts import FILES, end, first_start, start
 from placet_testing.stores import check_contents
 
 from placet.storage.sqlite import SqliteBackend
@@ -54,15 +53,8 @@ async def test_first_start(bench_of, table, faults_of):
     whole = await start(bench)
     assert sum(call.kind == "fsync" for call in whole.calls) >= 2
     for fault in faults_of(whole.calls):
-        bench.begin()
-        started = await start(bench, fault)
-        left = bench.restarted()
-        if started.said is not None:
-            assert (left.state.vault, left.boots) == (started.said["vault"], 2), fault
-        assert left.boots in {1, 2}, (fault, started.hit)
-        again = await start(bench)
-        assert (again.said["vault"], again.said["boots"]) == (left.state.vault, left.boots + 1)
-        count(table, "first start", fault, started.hit, after=left.boots == 2)
+        started, boots = await first_start(bench, fault)
+        count(table, "first start", fault, started.hit, after=boots == 2)
 
 
 @pytest.mark.req("R7.2", "I11", "I16")

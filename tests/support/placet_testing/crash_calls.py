@@ -173,6 +173,10 @@ class Fault:
     """Which calls are counted; ``None``: all."""
 
 
+AFTERWARDS = Fault(10**9, "power")
+"""Strikes no call: the power goes when all is done and told."""
+
+
 @dataclass
 class Trace:
     """One process whose calls are held, from `arm` until `disarm`.

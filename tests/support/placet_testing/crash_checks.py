@@ -123,19 +123,21 @@ def restart(path: Path, key: str) -> Restarted:
 
 def _check_told(state: State, own: list[LogEntry]) -> None:
     """Check that the records are what the log's entries made of nothing: no half statement."""
+    other = "the log tells of another"
     taken = [e.statement for e in own if e.kind == "taken"]
-    assert list(state.charter) == taken
+    assert list(state.charter) == taken, f"{other} charter"
     promises = [e.detail["attempt"] for e in own if e.kind == "promised"]
-    assert state.promised == max(promises, default=0)
+    assert state.promised == max(promises, default=0), f"{other} promise"
     staged = [e.subject for e in own if e.kind == "staged"]
-    assert list(state.pending) == staged
+    assert list(state.pending) == staged, f"{other} stage"
     committed = [e.subject for e in own if e.kind == "committed"]
-    assert len(committed) <= 1
+    assert len(committed) <= 1, "a key was made twice"
     if state.committed:
-        assert [state.committed] == committed
-        assert not state.held
+        assert [state.committed] == committed, f"{other} share"
+        assert not state.held, "a share is held beside the committed one"
     elif not committed:
-        assert state.held == {e.subject for e in own if e.kind == "held"}
+        held = {e.subject for e in own if e.kind == "held"}
+        assert state.held == held, f"{other} share"
 
 
 def check_receipt(signed: Signed, entries: tuple[LogEntry, ...], vault: str) -> int:

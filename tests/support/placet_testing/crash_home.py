@@ -14,7 +14,7 @@ import msgspec
 
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.profile import VaultMember
-from placet_testing.crash_calls import Call, Fault
+from placet_testing.crash_calls import AFTERWARDS, Call, Fault
 from placet_testing.crash_power import Disk
 from placet_testing.crash_story import K, N, vault_profile
 from placet_testing.crash_zygote import Zygote
@@ -52,11 +52,14 @@ class Home:
         """Return ``$PLACET_HOME``."""
         return self.folder / "home"
 
-    async def run(self, *arguments: str, fault: Fault | None = None) -> Ran:
-        """Run a command; have a fault strike it, and the power go with it if it says so."""
+    async def run(self, *arguments: str, fault: Fault | None = None, plant: str = "") -> Ran:
+        """Run a command; have a fault strike it, and the power go with it if it says so.
+
+        With ``plant``, a bug of `crash_plants` is in it.
+        """
         out = self.folder / "said"
         life = self.zygote.life(
-            "command", arguments=list(arguments), out=str(out),
+            "command", arguments=list(arguments), out=str(out), plant=plant,
             environment={"PLACET_HOME": str(self.path), "COLUMNS": "160"},
         )  # fmt: skip
         self.path.mkdir(exist_ok=True)
@@ -78,6 +81,13 @@ class Home:
         ran = await self.run(*arguments)
         assert ran.code == code, (arguments, ran.code, ran.out, ran.err)
         return ran
+
+    async def check_init_stays(self, plant: str = "") -> None:
+        """Make an owner, and lose the power when that is said: the owner is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        ran = await self.run("owner", "init", fault=AFTERWARDS, plant=plant)
+        assert (ran.code, ran.hit) == (0, None)
+        await self.must("owner", "show")
 
     async def json(self, *arguments: str) -> Any:
         """Run a command with ``--json`` and return its document."""

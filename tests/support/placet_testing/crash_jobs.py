@@ -19,6 +19,7 @@ from placet.cli.main import OWN, cli
 from placet.storage import sqlite
 from placet.storage.sealed import Seal
 from placet.vault import main as vault_main
+from placet_testing.crash_plants import PLANTS
 from placet_testing.serving import serving
 from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, vault_config, workload_config
@@ -32,9 +33,14 @@ def vault(control: socket.socket, *, folder: str, number: int, settings: dict[st
     """Serve vault ``number`` of a folder until told to stop."""
     if "checkpoint_rows" in settings:
         sqlite.CHECKPOINT_ROWS = settings["checkpoint_rows"]
+    planted = settings.get("plant")
+    if planted and planted != "hasty":
+        PLANTS[planted]()
 
     async def serve() -> None:
         async with serving(Path(folder), number, port=settings.get("port", 0)) as served:
+            if planted == "hasty":
+                PLANTS[planted]()
             control.send(json.dumps({"port": served.port, "vault": served.identity.id}).encode())
             control.settimeout(0)
             await asyncio.get_running_loop().sock_recv(control, 1)
@@ -56,6 +62,8 @@ def program(control: socket.socket, *, folder: str, number: int, settings: dict[
     logging.getLogger("placet.vault").addHandler(Ready())
     tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
     vault_main.open_producer = lambda: tee
+    if "plant" in settings:
+        PLANTS[settings["plant"]]()
     listen = f"127.0.0.1:{settings['port']}"
     code = vault_main.main(["--listen", listen, "--data", folder])
     control.send(json.dumps({"code": code}).encode())
@@ -77,9 +85,16 @@ def opening(control: socket.socket, *, folder: str, number: int, settings: dict[
 
 
 def command(
-    control: socket.socket, *, arguments: list[str], environment: dict[str, str], out: str
+    control: socket.socket,
+    *,
+    arguments: list[str],
+    environment: dict[str, str],
+    out: str,
+    plant: str = "",
 ) -> int:
     """Run ``placet`` with these arguments; what it prints goes to the file ``out``."""
+    if plant:
+        PLANTS[plant]()
     os.environ.update(environment)
     code = 1
     with Path(out).open("w", encoding="utf-8") as said, contextlib.redirect_stdout(said):

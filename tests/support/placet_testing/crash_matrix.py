@@ -13,7 +13,7 @@ from typing import Any
 from placet.errors import UnavailableError
 from placet.ratls.http import Answer
 from placet_testing import crash_story
-from placet_testing.crash_calls import Call, Fault
+from placet_testing.crash_calls import AFTERWARDS, Call, Fault
 from placet_testing.crash_checks import Restarted, check_receipt, meaning, receipts, restart
 from placet_testing.crash_power import Disk
 from placet_testing.crash_report import Stood
@@ -43,10 +43,6 @@ WAS = json.loads((STORE_1 / "contents.json").read_text())
 """What must be found in it."""
 OPENING = replace(PROGRAM, settings={"sealing_key": WAS["sealing_key"]}, job="opening")
 """What it does with its store before it serves, for the one store that an old release left."""
-
-
-AFTERWARDS = Fault(10**9, "power")
-"""Strikes no call: the power goes when all is done and told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +190,7 @@ async def dry_run(bench: Bench, operation: Operation) -> Dry:
     if outcome.answer is None:
         raise AssertionError(f"{operation.name}: no answer")
     after = bench.restarted()
-    assert after.state != before.state, f"{operation.name} changes nothing"
+    assert after.state != before.state, f"{operation.name}: told, and nothing of it is there"
     for receipt in receipts(outcome.answer.body):
         check_receipt(receipt, after.entries, after.state.vault)
     # What follows the answer (a connection that is closed after a no) may be seen or not.
@@ -208,13 +204,14 @@ async def point(bench: Bench, dry: Dry, fault: Fault) -> Outcome:
     bench.begin(operation.step)
     outcome = await bench.ask(operation, fault)
     where = f"{operation.name}, {fault}, {outcome.hit}"
-    assert outcome.hit is not None, f"{where}: no such point"
+    if outcome.hit is None:
+        raise LookupError(f"{where}: no such point")
     left = bench.restarted()
     # Before or after, never between.
-    assert left.state in {dry.before.state, dry.after.state}, where
+    assert left.state in {dry.before.state, dry.after.state}, f"{where}: half of it is there"
     # Nothing left the process that is not in the log; with one index, one meaning.
     if outcome.sent and (outcome.answer is None or outcome.answer.status == dry.answer.status):
-        assert left.state == dry.after.state, where
+        assert left.state == dry.after.state, f"{where}: told, and not there"
     if outcome.answer is not None:
         check_answer(outcome.answer, left, dry, where)
     await completed(bench, dry, left, outcome, where)

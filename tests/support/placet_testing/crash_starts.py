@@ -40,6 +40,24 @@ async def start(bench: Bench, fault: Fault | None = None) -> Started:
     return started
 
 
+async def first_start(bench: Bench, fault: Fault) -> tuple[Started, int]:
+    """Have a fault strike a first start: there is one identity or none, and it is who it said.
+
+    Returns:
+        What became of it; and how often it was started when its store was opened next.
+    """
+    bench.begin()
+    started = await start(bench, fault)
+    left = bench.restarted()
+    if started.said is not None:
+        assert (left.state.vault, left.boots) == (started.said["vault"], 2), f"{fault}: told, lost"
+    assert left.boots in {1, 2}, (fault, started.hit)
+    again = await start(bench)
+    assert again.said is not None
+    assert (again.said["vault"], again.said["boots"]) == (left.state.vault, left.boots + 1)
+    return started, left.boots
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What became of a vault that was told to end while it had a request."""
