@@ -12,10 +12,11 @@ from rich.text import Text
 from placet.cli.arguments import DURATION, FILE, key_argument, span
 from placet.cli.candidate import Candidate, find_candidate
 from placet.cli.forward import named_code, read_forward
-from placet.cli.govern import How, decide, expires_option, out_option, reason_option, yes_option
+from placet.cli.govern import decide
+from placet.cli.how import How, decides, reason_option
 from placet.cli.key_view import in_force
 from placet.cli.look import Look, look
-from placet.cli.output import Fact, bad, json_option, odd, plain, reported, when
+from placet.cli.output import Fact, bad, odd, plain, when
 from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
 from placet.cli.words import named, tee_facts
@@ -39,11 +40,7 @@ Earlier = Literal["keep", "retire"] | int
 )
 @click.option("--unretire", is_flag=True, help="Say plainly that retired code comes back.")
 @click.option("--floor", type=int, metavar="N", help="Raise the lowest security version to N.")
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides()
 def promote(  # noqa: PLR0913 - its options
     *,
     name: str,
@@ -54,10 +51,7 @@ def promote(  # noqa: PLR0913 - its options
     overlap: int | None,
     unretire: bool,
     floor: int | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     r"""Approve a version: it may open the key's data from then on.
 
@@ -85,9 +79,7 @@ def promote(  # noqa: PLR0913 - its options
     found.decidable()
     candidate = find_candidate(target, found, forward, code, profile)
     body = _body(found, candidate, earlier, unretire=unretire, floor=floor)
-    how = How(
-        title=f"Promote for key {target.name}", yes=yes, out=out, as_json=as_json, expires=expires
-    )
+    how = how.about(f"Promote for key {target.name}")
     facts = _promote_facts(found, candidate, body, earlier)
     return decide(home, target, found, lambda c: c.promote(found.policy, body), facts, how)
 
@@ -96,20 +88,13 @@ def promote(  # noqa: PLR0913 - its options
 @key_argument
 @click.argument("code", metavar="CODE")
 @reason_option
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides()
 def retire(
     *,
     name: str,
     code: str,
     reason: str,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     r"""End a version's approval, at once and for ever.
 
@@ -125,9 +110,7 @@ def retire(
     found = target.visit(lambda v: look(v, target.key), "asking").decidable()
     codes = [a.code for a in found.policy.approvals]
     chosen = named_code(codes, code, f"placet key show {target.argument}")
-    how = How(
-        title=f"Retire for key {target.name}", yes=yes, out=out, as_json=as_json, expires=expires
-    )
+    how = how.about(f"Retire for key {target.name}")
     facts = _retire_facts(found, chosen, reason)
     return decide(home, target, found, lambda c: c.retire(found.policy, chosen, reason), facts, how)
 

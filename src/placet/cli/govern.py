@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from placet.cli.arguments import DURATION, FILE, span
+from placet.cli.arguments import span
 from placet.cli.govern_ways import lacking, pen_for, who_can_veto
+from placet.cli.how import How
 from placet.cli.look import Look
 from placet.cli.output import Fact, odd, plain, say, short, when
 from placet.cli.passkey_kept import Pen, pen_id
@@ -37,41 +38,6 @@ from placet.policy.key_policy import KeyPolicy
 from placet.policy.timing import check_delays, check_place, seen_waiting, without_young
 
 Write = Callable[[Composer], UntrustedStatement]
-
-reason_option = click.option("--reason", required=True, help="For those who read the statement.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
-out_option = click.option(
-    "--out", type=FILE, metavar="FILE", help="Only write the signed statement to FILE."
-)
-expires_option = click.option(
-    "--expires",
-    type=DURATION,
-    help="Vaults take it until then.  [default: 1d, more where it waits, less where rules say]",
-)
-key_file_option = click.option(
-    "--key-file", type=FILE, metavar="FILE", help="Sign with this key; else the owner's."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class How:
-    """How a decision is shown, signed and sent."""
-
-    title: str
-    yes: bool
-    out: Path | None
-    as_json: bool
-    expires: int | None = None
-    """Seconds for which vaults may take it; ``None``: whatever fits."""
-    usual: int = DAY
-    """What fits, where nothing waits and no rule says less."""
-    key_file: Path | None = None
-    sentence: str | None = None
-    """What a person types instead of y: for what must not be done by habit."""
-    typed: str | None = None
-    """What was typed on the command line already."""
-    urgent: bool = False
-    """It ends whatever else was signed on the same head: not to be held up by that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

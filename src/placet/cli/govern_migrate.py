@@ -9,10 +9,11 @@ import click
 from placet.cli.arguments import FILE, key_argument, span
 from placet.cli.candidate import Candidate, find_candidate
 from placet.cli.forward import read_forward
-from placet.cli.govern import How, decide, expires_option, key_file_option, out_option, yes_option
+from placet.cli.govern import decide
 from placet.cli.govern_words import clause_facts
+from placet.cli.how import How, decides
 from placet.cli.look import Look
-from placet.cli.output import Fact, answer, json_option, odd, reported, short
+from placet.cli.output import Fact, answer, odd, short
 from placet.cli.pen import send
 from placet.cli.policy_words import Names
 from placet.cli.reach import Target, clock
@@ -30,22 +31,13 @@ from placet.policy.key_policy import KeyPolicy
 @key_argument
 @click.argument("code", metavar="STAGE|CODE", required=False)
 @click.option("--profile", type=FILE, metavar="FILE", help="Let this code in, staged or not.")
-@key_file_option
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides(key_file=True)
 def migrate(
     *,
     name: str,
     code: str | None,
     profile: Path | None,
-    key_file: Path | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     r"""Let a version in by the auto-migrate clause, as one of its signers.
 
@@ -75,17 +67,10 @@ def migrate(
     body = auto_body(found.policy, candidate.profile)
     earlier = _under_way(home, target, found, candidate, body.auto)
     if earlier is not None:
-        if not as_json:
+        if not how.as_json:
             answer(f"brought again: promote {short(earlier.digest)}, which was signed before")
-        return send(target, earlier, home, as_json=as_json)
-    how = How(
-        title=f"Promote by the clause for key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-        key_file=key_file,
-    )
+        return send(target, earlier, home, as_json=how.as_json)
+    how = how.about(f"Promote by the clause for key {target.name}")
     return decide(
         home,
         target,

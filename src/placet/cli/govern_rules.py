@@ -10,18 +10,11 @@ from msgspec import structs
 
 from placet.cli.arguments import FILE, key_argument, span
 from placet.cli.files import read_json
-from placet.cli.govern import (
-    How,
-    decide,
-    expires_option,
-    key_file_option,
-    out_option,
-    reason_option,
-    yes_option,
-)
+from placet.cli.govern import decide
 from placet.cli.govern_words import change_facts, changes, clause_facts, newcomers
+from placet.cli.how import How, decides, reason_option
 from placet.cli.look import Look, look
-from placet.cli.output import Fact, bad, good, json_option, odd, plain, reported, warn, when
+from placet.cli.output import Fact, bad, good, odd, plain, warn, when
 from placet.cli.policy_file import PolicyFile, read_policy
 from placet.cli.policy_words import Names, listed
 from placet.cli.reach import Target, clock
@@ -45,23 +38,14 @@ from placet.policy.principal import leaves
     help="Vault code that may take over shares (JSON); repeatable. Reviewers may sign that alone.",
 )
 @reason_option
-@key_file_option
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
-def update(  # noqa: PLR0913 - its options
+@decides(key_file=True)
+def update(
     *,
     name: str,
     file: Path | None,
     releases: tuple[Path, ...],
     reason: str,
-    key_file: Path | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     r"""Put other rules in the place of those in force, as a whole.
 
@@ -80,17 +64,10 @@ def update(  # noqa: PLR0913 - its options
     target = Target.find(home, name)
     found = target.visit(lambda v: look(v, target.key), "asking").decidable()
     old = found.policy.rules
-    new = old if file is None else _rules(old, file, target, quiet=as_json)
+    new = old if file is None else _rules(old, file, target, quiet=how.as_json)
     profiles = tuple(read_json(p, Profile, "profile") for p in releases)
     facts = _update_facts(found, new, profiles, reason)
-    how = How(
-        title=f"New rules for key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-        key_file=key_file,
-    )
+    how = how.about(f"New rules for key {target.name}")
     return decide(
         home,
         target,
@@ -124,21 +101,14 @@ def auto_migrate() -> None:
 @click.option(
     "--type-out", metavar="SENTENCE", help="The sentence that a terminal would ask you to type."
 )
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides()
 def on(
     *,
     name: str,
     file: Path,
     reason: str,
     type_out: str | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     """Turn on the clause of a policy file, by a statement that does nothing else.
 
@@ -156,18 +126,14 @@ def on(
         )
     new = structs.replace(old, auto_migrate=clause)
     others = changes(structs.replace(old, auto_migrate=clause), policy.rules)
-    if others and not as_json:
+    if others and not how.as_json:
         names = listed([c.rule for c in others])
         warn(
             f"{file} differs from the rules in force in {names} too: that is not part of this; "
             f"placet key update {target.argument} --policy {shlex.quote(plain(str(file)))}"
         )
-    how = How(
-        title=f"Others may let versions in: key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
+    how = how.about(
+        f"Others may let versions in: key {target.name}",
         sentence=sentence_of(clause, found.policy.label),
         typed=type_out,
     )
@@ -178,19 +144,12 @@ def on(
 @auto_migrate.command()
 @key_argument
 @click.option("--reason", default="no hands-off rollout", show_default=True, help="For readers.")
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides()
 def off(
     *,
     name: str,
     reason: str,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     """Turn the clause off. What was let in by it stays; what waits under it is dead."""
     home = Home.find()
@@ -202,13 +161,7 @@ def off(
             f"no auto-migrate clause is in force for {target.name}", reason="no-clause"
         )
     new = structs.replace(old, auto_migrate=None)
-    how = How(
-        title=f"Only the owner lets versions in: key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-    )
+    how = how.about(f"Only the owner lets versions in: key {target.name}")
     facts = [*change_facts(changes(old, new)), ("reason", reason)]
     return decide(home, target, found, lambda c: c.update(found.policy, new, reason), facts, how)
 

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from placet.cli.arguments import key_argument
 from placet.cli.forward import named_code
-from placet.cli.govern import (
-    How,
-    decide,
-    expires_option,
-    key_file_option,
-    out_option,
-    vetoable,
-    yes_option,
-)
+from placet.cli.govern import decide, vetoable
 from placet.cli.govern_view import Vetoable, show_vetoable, vetoables
+from placet.cli.how import How, decides
 from placet.cli.look import Look, look
-from placet.cli.output import Fact, bad, json_option, odd, print_json, reported, short, when
+from placet.cli.output import Fact, bad, odd, print_json, short, when
 from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
 from placet.client.constellation import Constellation
@@ -35,22 +27,13 @@ _digest = re.compile(r"sha256:[0-9a-f]{64}")
 @key_argument
 @click.argument("statement", metavar="STATEMENT", required=False)
 @click.option("--reason", help="For those who read the statement; needed to say no.")
-@key_file_option
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides(key_file=True)
 def void(
     *,
     name: str,
     statement: str | None,
     reason: str | None,
-    key_file: Path | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     r"""Say no to what waits, or to a recovery. Without STATEMENT: list what there is.
 
@@ -67,7 +50,7 @@ def void(
     found = target.visit(lambda v: look(v, target.key), "asking")
     if statement is None:
         listed = vetoables(found)
-        if as_json:
+        if how.as_json:
             print_json({"key": target.key, "label": target.known.label, "open": listed})
         else:
             show_vetoable(target, found, listed)
@@ -77,18 +60,10 @@ def void(
     found.decidable()
     digest = _chosen(home, target, found, statement)
     one = next((v for v in vetoables(found) if v.statement == digest), None)
-    if one is not None and out is None:
+    if one is not None and how.out is None:
         # Each vault lets one signer veto alone only what it sees waiting itself.
         found = target.visit(lambda v: _everywhere(v, target, digest), "showing it to all")
-    how = How(
-        title=f"No, for key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-        key_file=key_file,
-        urgent=True,
-    )
+    how = how.about(f"No, for key {target.name}", urgent=True)
     facts = _facts(found, digest, one, reason)
     return decide(home, target, found, lambda c: c.void(found.policy, digest, reason), facts, how)
 
@@ -97,20 +72,13 @@ def void(
 @key_argument
 @click.option("--reason", default="no longer needed", show_default=True, help="For readers.")
 @click.option("--type-out", metavar="LABEL", help="The key's label, as a terminal would ask.")
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides()
 def delete(
     *,
     name: str,
     reason: str,
     type_out: str | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     """Destroy a key: its data can never be read again. This cannot be undone.
 
@@ -129,15 +97,7 @@ def delete(
         ("stays", "the key's charter and its label, as a tombstone"),
         ("reason", reason),
     ]
-    how = How(
-        title=f"Delete key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-        sentence=found.policy.label,
-        typed=type_out,
-    )
+    how = how.about(f"Delete key {target.name}", sentence=found.policy.label, typed=type_out)
     return decide(home, target, found, lambda c: c.delete(found.policy, reason), facts, how)
 
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 from msgspec import structs
 
 from placet.cli.arguments import key_argument
 from placet.cli.forward import named_code
-from placet.cli.govern import (
-    How,
-    decide,
-    expires_option,
-    key_file_option,
-    out_option,
-    reason_option,
-    yes_option,
-)
+from placet.cli.govern import decide
 from placet.cli.govern_branches import Branch, read_branches
 from placet.cli.govern_words import change_facts, changes
+from placet.cli.how import How, decides, reason_option
 from placet.cli.look import Look
 from placet.cli.output import (
     DONE,
@@ -28,10 +20,8 @@ from placet.cli.output import (
     answer,
     bad,
     good,
-    json_option,
     odd,
     print_json,
-    reported,
     short,
     when,
 )
@@ -51,22 +41,13 @@ from placet.errors import ConflictError
     help="Take the rules of the branch with this head.  [default: of the longest]",
 )
 @reason_option
-@key_file_option
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides(key_file=True)
 def merge(
     *,
     name: str,
     rules_of: str | None,
     reason: str,
-    key_file: Path | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     r"""End a fork: two of the owner's devices decided at once, and vaults differ.
 
@@ -83,7 +64,7 @@ def merge(
     found, branches = target.visit(lambda v: read_branches(v, target.key), "asking")
     found.heard()
     if len(branches) < 2:  # noqa: PLR2004 - one branch is no fork
-        return _no_fork(target, found, as_json=as_json)
+        return _no_fork(target, found, as_json=how.as_json)
     if found.fork is None:
         raise ConflictError(
             f"{found.policy.vault_set.k} vaults took the same branch of {target.name}: it counts, "
@@ -92,14 +73,7 @@ def merge(
         )
     policies = [b.policy for b in branches]
     body = _body(branches, rules_of, reason, f"placet merge {target.argument}")
-    how = How(
-        title=f"Merge {len(branches)} branches of key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-        key_file=key_file,
-    )
+    how = how.about(f"Merge {len(branches)} branches of key {target.name}")
     facts = _facts(branches, body)
     return decide(
         home, target, found, lambda c: c.merge(policies, body), facts, how, branches=policies

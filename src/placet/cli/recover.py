@@ -9,16 +9,9 @@ import click
 
 from placet.cli.arguments import FILE, key_argument, span
 from placet.cli.files import read_json
-from placet.cli.govern import (
-    How,
-    decide,
-    expires_option,
-    key_file_option,
-    out_option,
-    reason_option,
-    yes_option,
-)
+from placet.cli.govern import decide
 from placet.cli.govern_ways import who_can_veto
+from placet.cli.how import How, decides, reason_option
 from placet.cli.look import Look, look
 from placet.cli.output import (
     DONE,
@@ -74,23 +67,14 @@ def recover() -> None:
     "--threshold", type=int, default=1, show_default=True, help="How many of them must sign."
 )
 @reason_option
-@key_file_option
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
-def start(  # noqa: PLR0913 - its options
+@decides(key_file=True)
+def start(
     *,
     name: str,
     files: tuple[Path, ...],
     threshold: int,
     reason: str,
-    key_file: Path | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     r"""Sign, as a guardian, that a new owner shall be put in place.
 
@@ -106,16 +90,8 @@ def start(  # noqa: PLR0913 - its options
     target = Target.find(home, name)
     found = target.visit(lambda v: look(v, target.key), "asking").decidable()
     owner = _owner(files, threshold)
-    how = How(
-        title=f"Recovery of key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-        # Guardians are asked one after the other.
-        usual=WEEK,
-        key_file=key_file,
-    )
+    # Guardians are asked one after the other.
+    how = how.about(f"Recovery of key {target.name}", usual=WEEK)
     return decide(
         home,
         target,
@@ -150,21 +126,12 @@ def show_recovery(*, name: str, as_json: bool) -> int:
 @recover.command()
 @key_argument
 @click.option("--reason", default="recovery", show_default=True, help="For readers.")
-@key_file_option
-@expires_option
-@yes_option
-@out_option
-@json_option
-@reported
+@decides(key_file=True)
 def complete(
     *,
     name: str,
     reason: str,
-    key_file: Path | None,
-    expires: int | None,
-    yes: bool,
-    out: Path | None,
-    as_json: bool,
+    how: How,
 ) -> int:
     """Become the owner, as the new one, once the guardians' delay is over.
 
@@ -184,14 +151,7 @@ def complete(
             statement=recovery.intent,
             until=recovery.ready,
         )
-    how = How(
-        title=f"New owner of key {target.name}",
-        yes=yes,
-        out=out,
-        as_json=as_json,
-        expires=expires,
-        key_file=key_file,
-    )
+    how = how.about(f"New owner of key {target.name}")
     return decide(
         home,
         target,
