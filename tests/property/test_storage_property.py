@@ -6,7 +6,6 @@ That a record is the newest of its name, or missing, is in test_state_root_prope
 from __future__ import annotations
 
 import os
-import sqlite3
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,13 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from placet_testing import backends
 
 from placet.core.encoding import digest
 from placet.core.logentry import Draft
 from placet.errors import ConflictError, VerificationError
 from placet.storage.log import Log
 from placet.storage.sealed import Seal
-from placet.storage.sqlite import SqliteStore
 from placet.storage.store import Append, Batch, Delete, Put, Stored
 
 KEYS = [digest("key", b"%d" % n) for n in range(3)]
@@ -30,15 +29,16 @@ NAMES = [f"{kind}/{n}" for kind in ("key", "pending") for n in range(3)]
 @contextmanager
 def opened(folder):
     """Open a vault's store for a while."""
-    store = SqliteStore(Path(folder) / "vault.db", Seal(bytes(32), "sha256:v", os.urandom))
-    with closing(store):
+    path = Path(folder) / "vault.db"
+    with closing(backends.open_store(path, Seal(bytes(32), "sha256:v", os.urandom))) as store:
         yield store
 
 
 def edited(folder, sql, *arguments):
-    """Edit the file while the vault is off."""
-    with closing(sqlite3.connect(Path(folder) / "vault.db", isolation_level=None)) as db:
-        return db.execute(sql, arguments).fetchall()
+    """Edit the store while the vault is off."""
+    with backends.hand(Path(folder) / "vault.db") as db:
+        done = db.execute(sql, arguments)
+        return done.fetchall() if sql.startswith("SELECT") else []
 
 
 CHANGES = st.lists(
@@ -53,10 +53,18 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=40)
-@given(st.lists(CHANGES, max_size=12))
-def test_store_does_what_a_dictionary_with_versions_does(batches):
+def on(backend, sqlite, postgresql):
+    """Return settings with so many examples: each start takes longer over a connection."""
+    return settings(max_examples=sqlite if backend.name == "sqlite" else postgresql)
+
+
+def test_store_does_what_a_dictionary_with_versions_does(backend):
     """Each batch whole or not at all, over restarts; every read as it was written."""
+    on(backend, 40, 10)(given(st.lists(CHANGES, max_size=12))(does_as_a_dictionary))()
+
+
+def does_as_a_dictionary(batches):
+    """Write these batches to both."""
     model: dict[str, Stored] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, batch in enumerate(batches):
@@ -92,9 +100,7 @@ def two_snapshots(folder):
         for version in (None, 1):
             changes = tuple(Put(name, f"{name} {version}".encode(), version) for name in NAMES)
             log.commit(*(Draft(kind="taken", key=key) for key in KEYS), now=1, changes=changes)
-            rows.append(
-                store._backend._db.execute("SELECT tag, version, sealed FROM records").fetchall()
-            )
+            rows.append([(r.tag, r.version, r.sealed) for r in store._backend.records()])
     return rows
 
 
@@ -132,18 +138,22 @@ def test_no_log_entry_opens_in_another_ones_place(tmp_path):
                     store._seal.open(store._seal.tag(f"log/{number}"), 1, sealed)
 
 
-@settings(max_examples=60)
-@given(st.data())
-def test_older_log_records_beside_newer_ones_are_refused(data):
+@pytest.mark.req("R2.2")
+def test_older_log_records_beside_newer_ones_are_refused(backend):
     """Roll back any part of the log's own records and rows, but not all: a refusal.
 
     Within reach are state, ends of trails and entries. Nothing wrong is ever read.
     """
+    on(backend, 40, 10)(given(st.data())(refuses_older_records))()
+
+
+def refuses_older_records(data):
+    """Roll back what is drawn."""
     with tempfile.TemporaryDirectory() as folder:
         with opened(folder) as store:
             log = Log(store, boot="b", rng=os.urandom)
             log.commit(*(Draft(kind="a", key=key) for key in KEYS), now=1)
-        records = "SELECT rowid, version, sealed FROM records WHERE kind IN ('meta', 'trail')"
+        records = "SELECT tag, version, sealed FROM records WHERE kind IN ('meta', 'trail')"
         old = edited(folder, records)
         with opened(folder) as store:
             log = Log(store, boot="b", rng=os.urandom)
@@ -151,11 +161,11 @@ def test_older_log_records_beside_newer_ones_are_refused(data):
             head = log.head()
         size = len(edited(folder, "SELECT number FROM entries"))
         back = data.draw(st.sets(st.sampled_from(old), min_size=1))
-        for rowid, version, sealed in back:
+        for tag, version, sealed in back:
             edited(
                 folder,
-                "UPDATE records SET version = ?, sealed = ? WHERE rowid = ?",
-                *(version, sealed, rowid),
+                "UPDATE records SET version = ?, sealed = ? WHERE tag = ?",
+                *(version, sealed, tag),
             )
         # Cutting entries off as well makes the state fit: then the trails must not.
         cut = data.draw(st.integers(0, 3))

@@ -6,10 +6,12 @@ to tests/e2e.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import os
 import sys
+from asyncio import Protocol
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +19,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from placet_testing import backends
 from placet_testing.app import CONFIG, World, founded, v
 from placet_testing.charters import birth_body, composer, owner_of, person, signed, vault_set
-from placet_testing.serving import Served, trust
+from placet_testing.serving import Served, client_context, trust
 from placet_testing.tee import Tee
 
 from placet.agent.memory import MEMORY
@@ -29,7 +32,7 @@ from placet.client.clock import HostClock
 from placet.client.constellation import Constellation
 from placet.client.signing import promote_body
 from placet.client.vault_client import Connector, VaultClient, renewed_contexts
-from placet.core.attestation import report_data
+from placet.core.attestation import Context, Evidence, report_data
 from placet.core.dsse import Signed, open_signed, vault_id
 from placet.core.encoding import b64, decode, encode, unb64
 from placet.core.messages import CourierItem, Released, ReleaseRequest, TakeRequest
@@ -39,6 +42,7 @@ from placet.errors import (
     ApprovalError,
     BindingError,
     ConflictError,
+    EvidenceError,
     KeyNotBornError,
     NotApprovedError,
     PlacetError,
@@ -51,6 +55,7 @@ from placet.errors import (
 from placet.policy.charter import replay
 from placet.ratls.exchange import ClientExchange, ExpectVault, WorkloadProver
 from placet.ratls.http import ConnectionPool
+from placet.ratls.transport import connect
 
 
 @pytest.fixture
@@ -516,14 +521,14 @@ async def test_a_retire_reaches_the_connections_that_are_open(world: World) -> N
 
 
 @pytest.mark.req("R2.7", "I8", "I9")
+@pytest.mark.usefixtures("backend")
 async def test_all_vaults_are_wiped(world: World) -> None:
     """The app is told that the state is lost, never that this is its first boot."""
     assert (await world.unlock(v(1))).secret
     numbers = list(world.up)
     for number in numbers:
         await world.stop(number)
-        for path in world.folder.glob(f"served{number}.db*"):
-            path.unlink()
+        backends.remove(world.folder / f"served{number}.db")
         await world.start(number)
     with pytest.raises(BindingError) as refused:
         await world.unlock(v(1))
@@ -544,3 +549,52 @@ async def test_vaults_that_know_nothing_of_a_key_are_no_first_boot(world: World)
         await world.unlock(v(1))
     assert refused.value.members["reason"] == "state-lost"
     assert all(not s.log.of_key(world.key) for s in world.vaults)
+
+
+# --- a crowd that lies ------------------------------------------------------------------------
+
+
+class Forger:
+    """A workload's TEE whose quotes have a signature that does not hold, another each time."""
+
+    def __init__(self, tee: Tee) -> None:
+        self.tee, self.count = tee, 0
+
+    def describe(self) -> Any:
+        """Return the honest description."""
+        return self.tee.describe()
+
+    def quote(self, context: Context) -> Evidence:
+        """Return a quote for just this connection, with one byte wrong."""
+        self.count += 1
+        good = self.tee.quote(context)
+        raw = bytearray(unb64(good.quote))
+        raw[48 + 584 + 4 + self.count % 64] ^= 1
+        return msgspec.structs.replace(good, quote=b64(bytes(raw)))
+
+
+@pytest.mark.req("R8.4", "I9")
+@pytest.mark.usefixtures("backend")
+async def test_a_crowd_with_bad_evidence_starves_no_boot_and_leaves_nothing(world: World) -> None:
+    """Sixty at once are refused for what they show; meanwhile the app boots. No log gets longer."""
+    before = await world.unlock(v(1))
+    heads = {s.identity.id: s.log.head()[0] for s in world.vaults}
+    prover = WorkloadProver(
+        producer=Forger(v(1)), instance="w-1", purpose="release", keys=(world.key,)
+    )
+
+    context = client_context()
+
+    async def lie(number: int) -> None:
+        vault = world.vaults[number % 5]
+        expect = ExpectVault(id=vault.identity.id, profiles=world.vault_set.profiles, trust=trust())
+        exchange = ClientExchange(expect=expect, prover=prover, clock=HostClock(), rng=os.urandom)
+        end, _ = await connect("127.0.0.1", vault.port, context, exchange, lambda _: Protocol())
+        end.abort()
+
+    crowd = [asyncio.create_task(lie(number)) for number in range(60)]
+    assert (await world.unlock(v(1))).secret == before.secret
+    said = await asyncio.gather(*crowd, return_exceptions=True)
+    assert {type(one) for one in said} == {EvidenceError}
+    for vault in world.vaults:
+        assert vault.log.head()[0] - heads[vault.identity.id] <= 1  # the release of the boot

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from placet_testing import backends
 from placet_testing.charters import birth_body, composer, owner_of, person, signed
 from placet_testing.constellations import run_of
 from placet_testing.releases import release
@@ -63,16 +64,15 @@ class Vaults:
         """Return how one stands."""
         return self[number].vault.standing.report().state
 
-    def disk(self, number: int) -> dict[str, bytes]:
+    def disk(self, number: int) -> Path:
         """Return a backup of one that is stopped."""
-        return {p.name: p.read_bytes() for p in self.folder.glob(f"served{number}.db*")}
+        kept = self.folder / "kept" / f"served{number}.db"
+        backends.copy(self.folder / kept.name, kept)
+        return kept
 
-    def put_back(self, number: int, backup: dict[str, bytes]) -> None:
+    def put_back(self, number: int, backup: Path) -> None:
         """Restore it."""
-        for path in self.folder.glob(f"served{number}.db*"):
-            path.unlink()
-        for name, raw in backup.items():
-            (self.folder / name).write_bytes(raw)
+        backends.copy(backup, self.folder / f"served{number}.db")
 
 
 @pytest.fixture
@@ -113,6 +113,7 @@ def predecessor(port: int) -> Predecessor:
 
 
 @pytest.mark.req("I6", "R2.1")
+@pytest.mark.usefixtures("backend")
 async def test_a_backup_from_before_a_statement_serves_nothing(
     vaults: tuple[Vaults, list[UntrustedStatement]],
 ) -> None:

@@ -8,6 +8,7 @@ import os
 
 import msgspec
 import pytest
+from placet_testing import backends
 from placet_testing.charters import birth_body, composer, profile, signed
 from placet_testing.constellations import run_of
 from placet_testing.serving import serving, trust, vault_set_of
@@ -90,14 +91,15 @@ async def test_vaults_find_each_other_by_the_charter(born):
 
 
 @pytest.mark.req("I6", "R2.1")
+@pytest.mark.usefixtures("backend")
 async def test_a_statement_that_was_missed_is_fetched_and_an_old_disk_found_out(born, tmp_path):
     """Over the wire: what is newer is taken; what is older than it was is quarantined."""
     async with born() as (made, birth, restart, now):
         await until(lambda: all(state(m) == "standing" for m in made), "all stand")
-        disk = {}
+        path, kept = tmp_path / "served1.db", tmp_path / "kept" / "served1.db"
 
         def keep():
-            disk.update({p.name: p.read_bytes() for p in tmp_path.glob("served1.db*")})
+            backends.copy(path, kept)
 
         await restart(1, keep)
         await until(lambda: state(made[0]) == "standing", "it stands")
@@ -113,10 +115,7 @@ async def test_a_statement_that_was_missed_is_fetched_and_an_old_disk_found_out(
         assert len(told) >= 2
 
         def put_back():
-            for path in tmp_path.glob("served1.db*"):
-                path.unlink()
-            for name, content in disk.items():
-                (tmp_path / name).write_bytes(content)
+            backends.copy(kept, path)
 
         await restart(1, put_back)
         await until(lambda: state(made[0]) == "quarantined", "it is found out")

@@ -20,15 +20,13 @@ from placet.core.messages import CourierItem, TakeRequest
 from placet.core.signer import owner_fingerprint
 from placet.core.statement import UntrustedStatement
 from placet.policy.charter import replay
+from placet_testing import backends
 from placet_testing.charters import birth_body, composer, owner_of, person, signed
 from placet_testing.serving import Served, serving, trust, vault_set_of
 from placet_testing.tee import Tee, workload_config
 
 OWNER = owner_of(person("owner").signer)
 CONFIG = workload_config(owner_fingerprint(OWNER))
-
-
-Disk = dict[Path, bytes]
 
 
 @dataclass
@@ -53,21 +51,19 @@ class World:
         for number in numbers:
             await self.up.pop(number)[0].aclose()
 
-    async def disk(self, number: int) -> Disk:
+    async def disk(self, number: int) -> Path:
         """Return what a vault's disk holds."""
         await self.stop(number)
-        files = {p: p.read_bytes() for p in self.folder.glob(f"served{number}.db*")}
+        kept = self.folder / "kept" / os.urandom(4).hex()
+        backends.copy(self.folder / f"served{number}.db", kept)
         await self.start(number)
-        return files
+        return kept
 
-    async def put_back(self, number: int, disk: Disk) -> None:
+    async def put_back(self, number: int, disk: Path) -> None:
         """Start a vault on an earlier disk."""
         if number in self.up:
             await self.stop(number)
-        for path in self.folder.glob(f"served{number}.db*"):
-            path.unlink()
-        for path, raw in disk.items():
-            path.write_bytes(raw)
+        backends.copy(disk, self.folder / f"served{number}.db")
         await self.start(number)
 
     ports: dict[int, int] = field(default_factory=dict)

@@ -192,6 +192,13 @@ def _is_filled(db: Any, path: Path) -> bool:
     return db.execute(sql, (f"{_schema(path)}.placet_schema",)).fetchone()[0] is not None
 
 
+def cases(values: Sequence[Any], postgresql: Sequence[Any]) -> list[Any]:
+    """Return rows for `parametrize` of `backend` and more: all values on SQLite, some on both."""
+    rows = [("sqlite", value) for value in values]
+    rows += [("postgresql", value) for value in values if value in postgresql]
+    return [(name, *value) if isinstance(value, tuple) else (name, value) for name, value in rows]
+
+
 _chosen: list[Backend] = [Sqlite()]
 
 
