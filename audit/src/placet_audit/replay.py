@@ -241,11 +241,8 @@ class Replay:
 
     def _receipts(self, vault_set: Json, shown: Shown) -> dict[str, int]:
         receipts = vouchers(vault_set, shown.statement, shown.receipts)
-        # Its own receipt is of this very taking, and vouches for nothing but an earlier one.
+        # Its own is of this very taking, or of one that is not in its record any more.
         receipts.pop(self.trail.visit.vault, None)
-        earlier = self.takings.get(shown.statement.digest)
-        if earlier is not None:
-            receipts[self.trail.visit.vault] = earlier.entry.time
         return receipts
 
     def _change_branch(self, run: Sequence[Entry]) -> None:

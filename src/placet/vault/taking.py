@@ -12,7 +12,7 @@ import msgspec
 
 from placet.core.continuity import News
 from placet.core.dsse import Signed, sign_record
-from placet.core.encoding import decode, encode
+from placet.core.encoding import b64, decode, encode
 from placet.core.limits import MAX_BODY, MAX_HEADS, MAX_RECORD, MAX_WAITING
 from placet.core.logentry import Draft
 from placet.core.messages import CourierItem, TakeAnswer, Taken, TakeRequest
@@ -53,7 +53,7 @@ class Taking(Staging):
         One that has to wait is kept and shown, and taken when it is brought again after
         its delay; what stands before it is taken at once.
         """
-        couriers, key = _couriers(request)
+        couriers, key = self._couriers(request)
         state = self._find(key)
         if state is None:
             self._standing.check_any()
@@ -75,10 +75,26 @@ class Taking(Staging):
         Raises:
             VaultStartingError: Witnesses have not said yet that this is the newest of its kind.
         """
-        couriers, key = _couriers(request)
+        couriers, key = self._couriers(request)
         state = self._find(key)
         self._standing.check_writing(None if state is None else state.policy.vault_set)
         return self._answered(state, key, couriers)
+
+    def _couriers(self, request: TakeRequest) -> tuple[list[Courier], str]:
+        own = b64(self._identity.key.public_key().public_bytes_raw())
+        # What this vault signed before its disk was put back is not in its record, and a start
+        # could not count it: so it does not count now.
+        couriers = [
+            Courier(
+                sent=open_statement(item.signed),
+                receipts=tuple(r for r in item.receipts if r.vault_key != own),
+            )
+            for item in request.chain
+        ]
+        key = couriers[0].sent.key
+        if any(c.sent.key != key for c in couriers):
+            raise MalformedError("a run of statements is of one key")
+        return couriers, key
 
     def _answered(
         self, state: KeyState | None, key: str, couriers: Sequence[Courier]
@@ -287,8 +303,7 @@ class Taking(Staging):
                 time=now,
             )
             own = sign_record(taken, self._identity.key)
-            others = tuple(r for r in fresh.receipts if r.vault_key != own.vault_key)
-            items.append(CourierItem(signed=fresh.sent.signed(), receipts=(own, *others)))
+            items.append(CourierItem(signed=fresh.sent.signed(), receipts=(own, *fresh.receipts)))
             drafts.append(_draft(policy.key, fresh))
         record = msgspec.structs.replace(old, charter=(*kept, *items))
         if policy.deleted:
@@ -319,16 +334,6 @@ class Taking(Staging):
             )
         if self._store.get(f"incoming/{key}") is not None:
             raise UnavailableError(f"key {key} is being taken over", "Try again.")
-
-
-def _couriers(request: TakeRequest) -> tuple[list[Courier], str]:
-    couriers = [
-        Courier(sent=open_statement(item.signed), receipts=item.receipts) for item in request.chain
-    ]
-    key = couriers[0].sent.key
-    if any(c.sent.key != key for c in couriers):
-        raise MalformedError("a run of statements is of one key")
-    return couriers, key
 
 
 def _receipts(state: KeyState, couriers: Sequence[Courier]) -> tuple[Signed, ...]:

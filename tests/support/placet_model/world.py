@@ -64,6 +64,11 @@ class Node:
         self, couriers: Sequence[Courier], now: int
     ) -> tuple[Node, PlacetError | None]:
         """Return this vault after it was brought a run, and what it answers if not yes."""
+        me = cast.vault(self.number)
+        couriers = [
+            replace(c, receipts=tuple(r for r in c.receipts if receipt_of(r).vault != me))
+            for c in couriers
+        ]
         try:
             return self._take(couriers, now), None
         except ApprovalWaitingError as e:
@@ -112,8 +117,7 @@ class Node:
             fresh.sent.statement.base_version + 1,
             now,
         )  # type: ignore[union-attr]
-        others = tuple(r for r in fresh.receipts if r.vault_key != own.vault_key)
-        return Kept(fresh.sent, (own, *others))
+        return Kept(fresh.sent, (own, *fresh.receipts))
 
 
 FIRST: Mapping[int, tuple[int, int | None]] = {1: (1, None)}
