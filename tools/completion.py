@@ -81,6 +81,7 @@ TEXTS = frozenset(
         "platform serve --listen",
         "platform serve --starter",
         "stage --version",
+        "vault log --every",
         "vault serve --listen",
         "vault serve --probe",
         "vault serve --store",

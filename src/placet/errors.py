@@ -18,7 +18,7 @@
         + KeyDeletedError         the owner destroyed this key, for ever
         + RoleDeniedError         this peer may not ask that
         + UnrepairableError       a policy that could never be changed again
-        + RolledBackError         vaults that are behind what an app saw of them
+        + RolledBackError         vaults that are behind what was seen of them
       x ConflictError           the state moved under the caller; read again
         + AncestorMissingError    statements in between are missing here
         + SupersededError         a newer creation attempt was promised
@@ -177,7 +177,7 @@ class KeyDeletedError(PolicyDeniedError):
 
 
 class RolledBackError(PolicyDeniedError):
-    """Vaults show less than this app saw of them before. ``behind`` names them."""
+    """Vaults show less than was seen of them before. ``behind`` names them."""
 
     type = "rolled-back"
 

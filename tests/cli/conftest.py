@@ -117,6 +117,19 @@ class House:
             self.loop.run(self.stops[number - 1].aclose())
             self.vaults[number - 1] = self.stops[number - 1] = None
 
+    def disk(self, number: int) -> dict[Path, bytes]:
+        """Return what a vault's disk holds."""
+        return {p: p.read_bytes() for p in self.folder.glob(f"served{number}.db*")}
+
+    def put_back(self, number: int, files: Mapping[Path, bytes]) -> None:
+        """Start a vault on an earlier disk."""
+        self.stop(number)
+        for path in self.folder.glob(f"served{number}.db*"):
+            path.unlink()
+        for path, content in files.items():
+            path.write_bytes(content)
+        self.start(number)
+
     def close(self) -> None:
         """Stop everything."""
         self.stop(*(i for i, s in enumerate(self.stops, 1) if s))

@@ -39,21 +39,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def disk(house, number):
-    """Return what a vault's disk holds."""
-    return {p: p.read_bytes() for p in house.folder.glob(f"served{number}.db*")}
-
-
-def put_back(house, number, files):
-    """Start a vault on an earlier disk."""
-    house.stop(number)
-    for path in house.folder.glob(f"served{number}.db*"):
-        path.unlink()
-    for path, content in files.items():
-        path.write_bytes(content)
-    house.start(number)
-
-
 def proofs(house):
     """Return the proofs that the tool kept."""
     return sorted((house.home / "proofs").glob("*.json"))
@@ -64,7 +49,7 @@ def one(house):
     """Return a house with a key, the disk of vault 1 as it was, and its id."""
     house.born()
     house.stop(1)
-    files = disk(house, 1)
+    files = house.disk(1)
     house.start(1)
     return house, files, house.vaults[0].identity.id
 
@@ -89,7 +74,7 @@ def test_a_vault_that_was_put_back_is_shown_to_anyone(one):
     for version in (2, 3, 4):
         house.staged(version)
     house.run("key", "show", "notes/data")
-    put_back(house, 1, files)
+    house.put_back(1, files)
     said = house.run("key", "show", "notes/data")
     assert "was put back to an older disk" in said.text
     [path] = proofs(house)
@@ -105,7 +90,7 @@ def test_a_vault_that_forked_signs_the_proof_of_it(one):
     house, files, vault = one
     house.staged(2)
     house.run("key", "show", "notes/data")
-    put_back(house, 1, files)
+    house.put_back(1, files)
     for version in (3, 4, 5):
         house.staged(version)
     said = house.run("key", "show", "notes/data")

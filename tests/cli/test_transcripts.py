@@ -317,6 +317,7 @@ def test_help_explains_before_it_asks(empty):
         *((c,) for c in ("sign", "deliver", "log", "doctor")),
         *(("oidc", c) for c in ("enrol", "sign")),
         ("vault", "show"),
+        ("vault", "log"),
         *(("evidence", c) for c in ("show", "verify")),
         *(("profile", c) for c in ("from-evidence", "diff")),
     ):

@@ -41,6 +41,7 @@ STEPS = {
     ("09", 3): "policy/authority.py",
     ("09", 4): "policy/governance.py",
     ("09", 5): "policy/auto_migrate.py",
+    ("11", 5): "cl*/[jv][oa]u*.py",
     ("12", 2): "policy/handover.py",
     ("12", 3): "vault/handover.py",
     ("12", 4): "vault/[tp][ar][ke]*.py",

@@ -11,7 +11,8 @@ from placet.cli.settings import Home
 from placet.client.constellation import Constellation
 from placet.client.heads import Head, Proof, RollbackProof, compare
 from placet.client.vault_client import VaultClient
-from placet.core.dsse import Signed
+from placet.core.dsse import Signed, vault_id
+from placet.core.encoding import unb64
 from placet.errors import InternalError, MalformedError, UnavailableError, VerificationError
 
 DEADLINE = 5.0
@@ -34,7 +35,7 @@ async def look_back(vaults: Constellation, home: Home) -> None:
         if before is not None:
             proof = await compare(before, now, vault.consistency)
             if proof is not None:
-                _tell(home, vault, proof)
+                _tell(vault, proof)
                 return
         write_json(path, status.status)
 
@@ -54,15 +55,33 @@ def _read(path: Path, vault: str) -> Head | None:
         return None  # Of an earlier release, or damaged: remembered anew.
 
 
-def _tell(home: Home, vault: VaultClient, proof: Proof) -> None:
-    number = vault.id.removeprefix("sha256:")[:12]
+def remembered(status: Signed) -> Signed | None:
+    """Return what the vault that signed a status was last seen to sign before, if anything."""
+    vault = vault_id(unb64(status.vault_key))
+    before = _read(_kept(Home.find(), vault, Head.of(status, vault).line), vault)
+    return None if before is None else before.signed
+
+
+def keep_proof(proof: Proof) -> Path:
+    """Keep what proves that a vault's log did not just grow; return the file."""
+    home = Home.find()
+    number = proof.vault.removeprefix("sha256:")[:12]
     path = home.data / "proofs" / f"fork-proof-{number}.json"
     write_json(path, proof)
-    what = "was put back to an older disk" if isinstance(proof, RollbackProof) else "forked"
+    return path
+
+
+def _what_it_shows(proof: Proof) -> str:
+    """Return what a proof says that happened to the vault."""
+    return "was put back to an older disk" if isinstance(proof, RollbackProof) else "forked"
+
+
+def _tell(vault: VaultClient, proof: Proof) -> None:
+    path = keep_proof(proof)
     warn(
-        f"vault {short(vault.id)} ({vault.endpoint}) {what}: it signed two words about its log "
-        f"that contradict each other. The proof is in {path}; show it to its operator, and replace "
-        "the vault. See docs/continuity.md"
+        f"vault {short(vault.id)} ({vault.endpoint}) {_what_it_shows(proof)}: it signed two words "
+        f"about its log that contradict each other. The proof is in {path}; show it to its "
+        "operator, and replace the vault. See docs/continuity.md"
     )
 
 

@@ -20,7 +20,7 @@ from placet.core.continuity import (
 )
 from placet.core.dsse import Signed, open_signed, vault_id
 from placet.core.encoding import Base64, Record, Sha256, unb64
-from placet.core.merkle import verify_consistency
+from placet.core.merkle import Frontier, verify_consistency
 from placet.core.messages import StatusBody
 from placet.errors import VerificationError
 
@@ -100,6 +100,42 @@ async def compare(before: Head, now: Head, ask: Consistency) -> Proof | None:
         proof_of = [unb64(one) for one in shown.proof]
         verify_consistency(old.size, new.size, old.root, new.root, proof_of)
     return fork
+
+
+async def check_prefix(now: Head, tree: Frontier, ask: Consistency) -> ForkProof | None:
+    """Check that entries that a vault showed are the first ones of the log that it signed.
+
+    Args:
+        now: What it says of its log.
+        tree: Over the entries, from the first one on; no more of them than the log has.
+        ask: Asks it for a consistency proof.
+
+    Returns:
+        What proves that the vault forked, where its answer does.
+
+    Raises:
+        VerificationError: The entries are not those: one is missing, or was edited.
+        MalformedError: The answer is none.
+    """
+    size, root, head = tree.size, tree.root(), now.checkpoint
+    if size and size < head.size:
+        shown = await ask(size, head.size)
+        if (fork := _fork(now, now.body.checkpoint, shown.after)) is not None:
+            return fork
+        key = unb64(now.signed.vault_key)
+        before = open_checkpoint(shown.before, key, now.body.vault, now.line)
+        signed, proof = (before.size, before.root), [unb64(one) for one in shown.proof]
+        verify_consistency(before.size, head.size, before.root, head.root, proof)
+    else:
+        signed = (head.size, head.root) if size else (0, root)
+    if signed != (size, root):
+        raise VerificationError(
+            f"the entries that the vault shows, up to {size}, have the root {root.hex()}; it "
+            f"signed {signed[1].hex()} for a log of {signed[0]}",
+            "It left entries out, or changed them. Keep what it showed before.",
+            vault=now.body.vault,
+        )
+    return None
 
 
 def check_rollback_proof(proof: RollbackProof) -> tuple[Head, Head]:
