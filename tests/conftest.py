@@ -1,8 +1,9 @@
 """What every test run shares: traceability to requirements, and no quiet skips.
 
 ``--requirements`` (``make test`` passes it) writes ``build/requirements.json`` and fails a
-run in which an id that ``spec/requirements.toml`` calls proven has no passing test. Tests may
-run in several processes (``-n``): what a test proves travels with its report.
+run in which an id that ``spec/requirements.toml`` calls proven has no passing test, or one of
+its ``both_backends`` none on SQLite or none on PostgreSQL. Tests may run in several processes
+(``-n``): what a test proves travels with its report.
 ``PLACET_REQUIRE_ALL=1`` (``.ci/run`` sets it) makes a skip a failure, unless its reason
 names ``../shared``, which a clone does not have.
 """
@@ -25,7 +26,8 @@ import placet  # noqa: F401 - before anything imports cryptography: it configure
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = tomllib.loads((ROOT / "spec" / "requirements.toml").read_text())
 EXCUSE = "../shared"
-PROVES = "req"
+PROVES, LIES = "req", "backend"
+BACKENDS = ("sqlite", "postgresql")
 UNTRACED = (
     "tests/model/",
     "tests/property/",
@@ -67,6 +69,8 @@ def pytest_collection_modifyitems(items):
                 f"{item.nodeid}: {', '.join(sorted(unknown))} not in spec/requirements.toml"
             )
         item.user_properties += [(PROVES, i) for i in sorted(ids)]
+        if lies := getattr(item, "callspec", None) and item.callspec.params.get(LIES):
+            item.user_properties.append((LIES, lies))
         if item.nodeid.startswith(UNTRACED) and item.config.pluginmanager.hasplugin("_cov"):
             item.add_marker("no_cover")
 
@@ -102,14 +106,14 @@ def server():
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=BACKENDS)
 def backend(request):
     """Have a test's stores lie in files, and again in PostgreSQL; see placet_testing.backends."""
     places = import_module("placet_testing.backends")
-    if request.param == "sqlite":
-        place = places.Sqlite()
-    else:
+    if request.param == "postgresql":
         place = places.Postgresql(request.getfixturevalue("server").uri)
+    else:
+        place = places.Sqlite()
     with places.use(place):
         yield place
 
@@ -123,12 +127,14 @@ class Record:
             config.getoption("--requirements") and not config.option.collectonly and not worker
         )
         self.ids = {}  # node id -> requirement ids
+        self.lies = {}  # node id -> where its stores lie, of tests that say so
         self.good, self.bad = set(), set()  # node ids by outcome
         self.missing = []
 
     def pytest_runtest_logreport(self, report):
         """Count a test as passed when its call passed and nothing around it failed."""
         self.ids[report.nodeid] = {i for name, i in report.user_properties if name == PROVES}
+        self.lies[report.nodeid] = dict(report.user_properties).get(LIES)
         if report.failed:
             self.bad.add(report.nodeid)
         elif report.when == "call" and report.passed:
@@ -141,9 +147,16 @@ class Record:
         tests = Counter(i for ids in self.ids.values() for i in ids)
         passed = Counter(i for node in self.good - self.bad for i in self.ids[node])
         found = {i: {"tests": tests[i], "passed": passed[i]} for i in SPEC["text"] if tests[i]}
+        there = Counter(
+            (i, self.lies.get(node)) for node in self.good - self.bad for i in self.ids[node]
+        )
+        both = SPEC.get("both_backends", ())
+        for i in found.keys() & set(both):
+            found[i] |= {where: there[i, where] for where in BACKENDS}
         (ROOT / "build").mkdir(exist_ok=True)
         (ROOT / "build" / "requirements.json").write_text(json.dumps(found, indent=1) + "\n")
-        self.missing = [i for i in SPEC["proven"] if not passed[i]]
+        self.missing = [(i, "") for i in SPEC["proven"] if not passed[i]]
+        self.missing += [(i, f" on {b}") for i in both for b in BACKENDS if not there[i, b]]
         if self.missing and session.exitstatus in (
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -152,7 +165,7 @@ class Record:
 
     def pytest_terminal_summary(self, terminalreporter):
         """Name what is missing."""
-        for i in self.missing:
+        for i, where in self.missing:
             terminalreporter.write_line(
-                f"requirement {i} has no passing test: {SPEC['text'][i]}", red=True
+                f"requirement {i} has no passing test{where}: {SPEC['text'][i]}", red=True
             )

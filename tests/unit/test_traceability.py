@@ -45,6 +45,29 @@ def house(pytester, monkeypatch):
     return run
 
 
+BOTH = """
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request): return request.param
+@pytest.mark.req("I1")
+def test_one(backend): assert backend not in {}
+"""
+
+
+def test_what_must_hold_on_both_backends_is_missed_on_each(house):
+    """By the names of the cases; a test that says nothing of backends is one on neither."""
+    Path("spec", "requirements.toml").write_text('both_backends = ["I1"]\n' + SPEC)
+    done, record = house(BOTH.format("()"), "--requirements")
+    assert done.ret == 0, str(done.stdout)
+    assert record == {"I1": {"tests": 2, "passed": 2, "sqlite": 1, "postgresql": 1}}
+    done, record = house(BOTH.format("('postgresql',)"), "--requirements")
+    assert done.ret == 1
+    assert record == {"I1": {"tests": 2, "passed": 1, "sqlite": 1, "postgresql": 0}}
+    done, _ = house(PROOF, "--requirements")
+    assert done.ret == 1
+    for name in ("sqlite", "postgresql"):
+        assert f"requirement I1 has no passing test on {name}: one" in str(done.stdout)
+
+
 PROOF = "@pytest.mark.req('I1')\ndef test_one(): pass\n"
 
 
@@ -122,10 +145,14 @@ def test_only_the_shared_folder_excuses_a_skip(house):
 
 def test_several_processes_are_held_to_the_same(house):
     """What each of them proved counts together; what none proved is missed, a skip fails."""
-    table = "@pytest.mark.req('I1')\n@pytest.mark.parametrize('x', range(8))\ndef test_x(x): pass\n"
+    Path("spec", "requirements.toml").write_text('both_backends = ["I1"]\n' + SPEC)
+    table = (
+        "@pytest.mark.parametrize('backend', ['sqlite', 'postgresql'] * 4)\n"
+        "@pytest.mark.req('I1')\ndef test_x(backend): pass\n"
+    )
     done, record = house(table, "--requirements", processes=2)
     assert done.ret == 0, str(done.stdout)
-    assert record == {"I1": {"tests": 8, "passed": 8}}
+    assert record == {"I1": {"tests": 8, "passed": 8, "sqlite": 4, "postgresql": 4}}
     skips = "def test_skips(): pytest.skip('no node')\n"
     done, record = house(
         table.replace("I1", "I2") + skips, "--requirements", everything=True, processes=2
