@@ -78,7 +78,7 @@ def rehearsed(zygote, story, rehearsals):
 @pytest.fixture(scope="session")
 def spread():
     """Return how to choose of many points: all of them at night."""
-    return lambda points, count: list(points) if whole() else _spread(list(points), count)
+    return lambda points, count: list(points) if at_night() else _spread(list(points), count)
 
 
 @pytest.fixture(scope="session")
@@ -89,14 +89,20 @@ def of_each():
     """
 
     def chosen(calls):
-        if whole():
+        if at_night():
             return list(range(len(calls)))
         return sorted({*{str(c): at for at, c in enumerate(calls)}.values(), len(calls) - 2})
 
     return chosen
 
 
+@pytest.fixture(scope="session")
 def whole():
+    """Return whether this run leaves nothing out."""
+    return at_night()
+
+
+def at_night():
     """Return whether this run leaves nothing out."""
     return os.environ.get("PLACET_CRASH") == "all"
 

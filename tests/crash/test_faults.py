@@ -13,13 +13,8 @@ import shutil
 import pytest
 from placet_testing.crash_calls import TEARABLE, Fault
 from placet_testing.crash_checks import meaning
-from placet_testing.crash_matrix import (
-    FOLDING,
-    SQLITE,
-    check_answer,
-    completed,
-    point,
-)
+from placet_testing.crash_faults import meaning_of, refused
+from placet_testing.crash_matrix import FAILING, FOLDING, SQLITE, point
 
 WRITES = frozenset({"write", "file"})
 SYNCS = frozenset({"fsync"})
@@ -33,12 +28,11 @@ FAULTS = {
     "fsync fails from then on": (errno.EIO, True, SYNCS),
     "quota used up": (errno.EDQUOT, False, WRITES),
 }
-OPERATIONS = ["birth", "hold", "commit", "release", "stage", "retire"]
 
 
 @pytest.mark.req("R7.3", "I11", "I16")
 @pytest.mark.parametrize("what", FAULTS)
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", FAILING)
 async def test_a_failing_disk_is_a_refusal(rehearsed, table, spread, name, what):
     """Refused in so many words; the living vault gives nothing away; afterwards all is well."""
     how, lasting, kinds = FAULTS[what]
@@ -50,45 +44,6 @@ async def test_a_failing_disk_is_a_refusal(rehearsed, table, spread, name, what)
             fault = Fault(at, how, lasting, kinds)
             stood = await refused(bench, dry, fault)
             table.count(name, variant.name, how, befallen[at], stood)
-
-
-async def refused(bench, dry, fault):
-    """Have a fault befall a living vault, ask it twice more, start it again; return what stood."""
-    operation, where = dry.operation, f"{dry.operation.name}, {fault}"
-    refusal, wanted = (503, "unavailable", None), meaning(dry.answer.status, dry.answer.body)
-    bench.begin(operation.step)
-    async with bench.alive() as (life, port, vault):
-        first = await bench.strike(life, port, vault, operation, fault)
-        assert first.hit is not None, where
-        if fault.lasting:
-            again = Fault(0, fault.how, lasting=True, kinds=fault.kinds)
-            second = await bench.strike(life, port, vault, operation, again)
-            assert meaning_of(second) == refusal, where
-        # The disk is well again, behind our back.
-        third = await bench.strike(life, port, vault, operation, None)
-    answered = [one for one in (first, third) if meaning_of(one) == wanted]
-    refusals = [one for one in (first, third) if meaning_of(one) != wanted]
-    assert [meaning_of(one) for one in refusals] == [refusal] * len(refusals), where
-    left = bench.restarted()
-    told = len(left.state.log) - len(dry.before.state.log)
-    step = len(dry.after.state.log) - len(dry.before.state.log)
-    if operation.again == "logged" and answered:
-        # An entry for each answer; one more if what was refused at its fsync is there.
-        assert len(answered) * step <= told <= (len(answered) + 1) * step, where
-    else:
-        assert left.state in {dry.before.state, dry.after.state}, where
-        if not answered:
-            check_answer(first.answer, left, dry, where)
-        await completed(bench, dry, left, first, where)
-    if left.state in {dry.before.state, dry.after.state}:
-        return "after" if left.state == dry.after.state else "before"
-    return "logged"
-
-
-def meaning_of(outcome):
-    """Return what an answer means; a vault that lives says something."""
-    assert outcome.answer is not None, outcome
-    return meaning(outcome.answer.status, outcome.answer.body)
 
 
 @pytest.mark.req("R7.3")

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import pytest
 from placet_testing.crash_calls import TEARABLE, Fault
-from placet_testing.crash_matrix import FOLDING, SQLITE, point
+from placet_testing.crash_matrix import FOLDING, OPERATIONS, SQLITE, point
 
-OPERATIONS = [
-    "birth", "promise", "hold", "recover", "commit", "release", "deny", "stage", "promote",
-    "retire", "delete",
-]  # fmt: skip
 FOLDED = ["birth", "commit", "release", "retire"]
 """Those in which the write-ahead log is folded into the file in between as well."""
 WHOLE = [("release", SQLITE), ("deny", SQLITE), ("commit", SQLITE)]

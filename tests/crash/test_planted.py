@@ -12,8 +12,10 @@ import pytest
 from placet_testing.clients import memory_folder
 from placet_testing.crash_calls import AFTERWARDS, Fault
 from placet_testing.crash_home import Home
-from placet_testing.crash_matrix import PROGRAM, SQLITE, dry_run, point
+from placet_testing.crash_matrix import PROGRAM, SQLITE, dry_run, on_postgresql, point
 from placet_testing.crash_starts import first_start
+
+from placet.errors import VerificationError
 
 pytestmark = pytest.mark.req("R7.2", "R7.3")
 
@@ -27,24 +29,38 @@ def with_bug(variant, bug):
 async def caught(rehearsed, bench_of):
     """Return what has a fault strike an operation of a vault with a bug; its check is to fail."""
 
-    async def catch(name, bug, fault_of, words):
-        _, dry = await rehearsed(name, SQLITE)
-        bench = bench_of(with_bug(SQLITE, bug))
+    async def catch(name, bug, fault_of, words, variant=SQLITE):
+        _, dry = await rehearsed(name, variant)
+        bench = bench_of(with_bug(variant, bug))
         bench.begin(dry.operation.step)
         fault = fault_of((await bench.ask(dry.operation)).calls)
-        with pytest.raises(AssertionError, match=words):
+        with pytest.raises((AssertionError, VerificationError), match=words):
             await point(bench, dry, fault)
 
     return catch
 
 
-async def test_answer_that_leaves_before_its_commit(caught):
+@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
+async def test_answer_that_leaves_before_its_commit(caught, request, on):
     """Half of a share is out, and no log knows of it."""
+    variant = SQLITE
+    if on == "postgresql":
+        variant = on_postgresql(SQLITE, request.getfixturevalue("server").uri)
 
     def at_send(calls):
-        return Fault([call.kind for call in calls].index("send"), "torn")
+        return Fault(0, "torn", what=next(str(call) for call in calls if call.kind == "send"))
 
-    await caught("release", "hasty", at_send, "told, and not there")
+    await caught("release", "hasty", at_send, "told, and not there", variant)
+
+
+async def test_statements_that_are_no_transaction(caught, server):
+    """The state is there, and the record that it counts on is not."""
+
+    def at_record(_):
+        return Fault(1, what="sendto database: UPDATE records")
+
+    there = on_postgresql(SQLITE, server.uri)
+    await caught("release", "in_pieces", at_record, "under its root", there)
 
 
 @pytest.mark.parametrize("name", ["birth", "commit"])

@@ -14,10 +14,8 @@ from placet_testing.crash_matrix import (
     SQLITE,
     STORE_1,
     WAS,
-    Outcome,
-    completed,
 )
-from placet_testing.crash_starts import FILES, end, first_start, start
+from placet_testing.crash_starts import FILES, clean_stop, end, first_start, restart, start
 from placet_testing.stores import check_contents
 
 from placet.storage.sqlite import SqliteBackend
@@ -65,15 +63,7 @@ async def test_restart(rehearsed, table, faults_of):
     whole = await start(bench)
     assert sum(call.kind == "fsync" for call in whole.calls) >= 2
     for fault in faults_of(whole.calls):
-        bench.begin(dry.operation.step)
-        started = await start(bench, fault)
-        left = bench.restarted()
-        assert left.state == dry.before.state, (fault, started.hit)
-        assert left.boots in {dry.before.boots, dry.before.boots + 1}, (fault, started.hit)
-        after = left.boots == dry.before.boots + 1
-        assert after or started.said is None, fault
-        nothing = Outcome(None, (), started.hit, sent=False, died=True)
-        await completed(bench, dry, left, nothing, f"restart, {fault}, {started.hit}")
+        started, after = await restart(bench, dry, fault)
         count(table, "restart", fault, started.hit, after=after)
 
 
@@ -112,12 +102,5 @@ async def test_clean_stop(rehearsed, table, faults_of):
     assert (whole.code, whole.outcome.answer.status) == (0, 200)
     assert not list(bench.folder.glob("vault.db-wal")), "the store was not closed"
     for fault in faults_of(whole.outcome.calls, FILES):
-        bench.begin(dry.operation.step)
-        ended = await end(bench, dry.operation, fault)
-        where = f"clean stop, {fault}, {ended.outcome.hit}"
-        left = bench.restarted()
-        assert left.state in {dry.before.state, dry.after.state}, where
-        after = left.state == dry.after.state
-        assert after or not ended.outcome.sent, where
-        await completed(bench.served(), dry, left, ended.outcome, where)
+        ended, after = await clean_stop(bench, dry, fault)
         count(table, "clean stop", fault, ended.outcome.hit, after=after)

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import select
 import signal
 import socket
@@ -28,10 +29,11 @@ from typing import Literal
 
 from placet_testing.crash_power import Disk
 
-Kind = Literal["write", "fsync", "rename", "send", "file"]
-How = Literal["kill", "torn", "power", "short"] | int
-"""``power``: killed, and what was not synchronised is lost (`crash_power`). An int is an error
-number that the call fails with."""
+Kind = Literal["write", "fsync", "rename", "send", "file", "recv", "db-send", "db-recv"]
+"""What is called on a socket that leads to a database is another kind than what a peer hears."""
+How = Literal["kill", "torn", "power", "short", "cut"] | int
+"""``power``: killed, and what was not synchronised is lost (`crash_power`). ``cut``: the connection
+ends before the call. An int is an error number that the call fails with."""
 
 CREATE = os.O_CREAT
 
@@ -54,6 +56,7 @@ CALLS: dict[str, tuple[int | None, int, Kind]] = {
     "sendto": (44, 206, "send"),
     "sendmsg": (46, 211, "send"),
     "sendfile": (40, 71, "send"),
+    "recvfrom": (45, 207, "recv"),
     "open": (2, -1, "file"),
     "openat": (257, 56, "file"),
     "ftruncate": (77, 46, "file"),
@@ -63,7 +66,11 @@ CALLS: dict[str, tuple[int | None, int, Kind]] = {
     "mkdir": (83, -1, "file"),
     "mkdirat": (258, 34, "file"),
 }
-BY_FD = {"write", "fsync", "send"}
+BY_FD = {"write", "fsync", "send", "recv"}
+OF_A_DATABASE: dict[Kind, Kind] = {"send": "db-send", "recv": "db-recv"}
+SQL = re.compile(
+    rb"\b(BEGIN|COMMIT|ROLLBACK|SELECT|SHOW|CREATE|(?:INSERT INTO|UPDATE|DELETE FROM) [a-z_]+)\b"
+)
 PATH_AT = {"openat": 1, "renameat": 1, "renameat2": 1, "linkat": 1, "unlinkat": 1, "mkdirat": 1}
 TEARABLE = {"write", "pwrite64", "sendto"}
 
@@ -96,13 +103,15 @@ def available() -> str | None:
 # --- in the process that is stopped --------------------------------------------------------
 
 
-def hand_over(control: socket.socket) -> None:
+def hand_over(control: socket.socket, *, receives: bool = False) -> None:
     """Have every call of this process reported, to whoever holds ``control``'s other end.
 
-    Output (descriptors 1 and 2) and ``control`` itself are not reported. There is no way back.
+    Output (descriptors 1 and 2) and ``control`` itself are not reported; what is received is
+    if ``receives`` says so. There is no way back.
     """
     arch, column, number = _MACHINES[platform.machine()]
-    numbers = {name: row[column] for name, row in CALLS.items()}
+    held = {name: row for name, row in CALLS.items() if receives or row[2] != "recv"}
+    numbers = {name: row[column] for name, row in held.items()}
     program = _program(
         arch, {n: i for n, i in numbers.items() if i is not None and i >= 0}, control
     )
@@ -152,7 +161,7 @@ class Call:
     name: str
     kind: Kind
     what: str
-    """File name, or ``socket``."""
+    """File name, or ``socket``; of a database the statement that is sent, or answered."""
     path: str = ""
     """Of the file or folder, where it is a call on a descriptor."""
 
@@ -171,6 +180,8 @@ class Fault:
     """All later calls of these kinds fail as well: a disk that stays full."""
     kinds: frozenset[Kind] | None = None
     """Which calls are counted; ``None``: all."""
+    what: str | None = None
+    """Only calls that are told so in a table are counted."""
 
 
 AFTERWARDS = Fault(10**9, "power")
@@ -203,6 +214,8 @@ class Trace:
     pidfd: int = -1
     fault: Fault | None = None
     _armed: bool = False
+    _statement: str = ""
+    _databases: dict[str, bool] = field(default_factory=dict)
 
     def start(self) -> None:
         """Hold its calls from now on; a running event loop must stay running."""
@@ -247,9 +260,9 @@ class Trace:
     def _decide(self, ticket: int, pid: int, number: int, arguments: list[int]) -> None:
         # What it started is held as well, and is not what the test is about.
         ours = pid == self.pid or Path(f"/proc/{self.pid}/task/{pid}").exists()
-        call = self._armed and ours and _described(pid, number, arguments)
+        call = self._described(pid, number, arguments) if self._armed and ours else None
         fault = self.fault
-        if not call or not _counts(call, arguments, fault):
+        if call is None or not _counts(call, arguments, fault):
             self._reply(ticket, flags=_CONTINUE)
             return
         if self.disk is not None:
@@ -268,12 +281,43 @@ class Trace:
         if isinstance(fault.how, int):
             self._reply(ticket, error=fault.how)
             return
-        done = 0 if fault.how in {"kill", "power"} else _half(pid, call, arguments)
+        if fault.how == "cut":
+            with socket.socket(fileno=_taken(self.pid, arguments[0])) as own:
+                own.shutdown(socket.SHUT_RDWR)
+            self._reply(ticket, flags=_CONTINUE)
+            return
+        done = 0 if fault.how in {"kill", "power"} else _half(self.pid, call, arguments)
         self.sent = self.sent or (call.kind == "send" and done > 0)
         if fault.how == "short":
             self._reply(ticket, value=done)
         else:
             os.kill(self.pid, signal.SIGKILL)
+
+    def _described(self, pid: int, number: int, arguments: list[int]) -> Call | None:
+        """Return the call of one of its threads; nothing if it waits for a peer, not a database."""
+        column = _MACHINES[platform.machine()][1]
+        name, row = next((n, r) for n, r in CALLS.items() if r[column] == number)
+        kind = row[2]
+        if kind not in BY_FD and name not in {"ftruncate", "fallocate"}:
+            raw = _read(pid, arguments[PATH_AT.get(name, 0)], 4096)
+            return Call(name, kind, Path(os.fsdecode(raw.split(b"\0")[0])).name)
+        path = Path(f"/proc/{pid}/fd/{arguments[0]}").readlink()
+        if not path.name.startswith("socket:"):
+            return Call(name, kind, path.name, str(path))
+        if self._is_database(arguments[0], str(path)) and kind in OF_A_DATABASE:
+            if kind == "send":
+                found = SQL.search(_read(pid, arguments[1], min(arguments[2], 4096)))
+                self._statement = found[1].decode() if found else "prepared"
+            return Call(name, OF_A_DATABASE[kind], f"database: {self._statement}")
+        return None if kind == "recv" else Call(name, kind, "socket", str(path))
+
+    def _is_database(self, fd: int, inode: str) -> bool:
+        """Say whether a socket leads to a server's name on this machine; a peer's has a port."""
+        if inode not in self._databases:
+            with socket.socket(fileno=_taken(self.pid, fd)) as own:
+                named = own.family == socket.AF_UNIX and bool(own.getpeername())
+            self._databases[inode] = named
+        return self._databases[inode]
 
     def _reply(self, ticket: int, *, value: int = 0, error: int = 0, flags: int = 0) -> None:
         try:
@@ -287,18 +331,9 @@ def _counts(call: Call, arguments: list[int], fault: Fault | None) -> bool:
     # An event loop wakes itself by one byte over a socket pair of its own.
     if call.what == "socket" and call.name in {"sendto", "write"} and arguments[2] == 1:
         return False
-    return fault is None or fault.kinds is None or call.kind in fault.kinds
-
-
-def _described(pid: int, number: int, arguments: list[int]) -> Call:
-    column = _MACHINES[platform.machine()][1]
-    name, row = next((n, r) for n, r in CALLS.items() if r[column] == number)
-    if row[2] in BY_FD or name in {"ftruncate", "fallocate"}:
-        path = Path(f"/proc/{pid}/fd/{arguments[0]}").readlink()
-        what = "socket" if path.name.startswith("socket:") else path.name
-        return Call(name, row[2], what, str(path))
-    raw = _read(pid, arguments[PATH_AT.get(name, 0)], 4096)
-    return Call(name, row[2], Path(os.fsdecode(raw.split(b"\0")[0])).name)
+    if fault is None or (fault.kinds is None and fault.what is None):
+        return True
+    return (fault.kinds is None or call.kind in fault.kinds) and fault.what in {None, str(call)}
 
 
 def _read(pid: int, address: int, size: int) -> bytes:
@@ -321,7 +356,7 @@ def _half(pid: int, call: Call, arguments: list[int]) -> int:
     data = _read(pid, address, size)[: max(size // 2, 1)]
     own = _taken(pid, fd)
     try:
-        if call.kind == "send":
+        if call.name == "sendto":
             return os.write(own, data)
         return os.pwrite(own, data, offset) if call.name == "pwrite64" else os.write(own, data)
     finally:

@@ -17,15 +17,17 @@ from typing import Any
 from placet.agent import main as agent_main
 from placet.cli.main import OWN, cli
 from placet.storage import sqlite
+from placet.storage.postgresql import PostgresqlStore
 from placet.storage.sealed import Seal
 from placet.vault import main as vault_main
+from placet_testing import serving as serving_module
 from placet_testing.crash_plants import PLANTS
 from placet_testing.serving import serving
 from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, vault_config, workload_config
 
-# Commands are imported when they are asked for: here, once for all lives.
-for where in OWN.values():
+# Commands and the driver are imported when they are asked for: here, once for all lives.
+for where in [*OWN.values(), "psycopg"]:
     import_module(where.partition(":")[0])
 
 
@@ -33,6 +35,8 @@ def vault(control: socket.socket, *, folder: str, number: int, settings: dict[st
     """Serve vault ``number`` of a folder until told to stop."""
     if "checkpoint_rows" in settings:
         sqlite.CHECKPOINT_ROWS = settings["checkpoint_rows"]
+    if uri := settings.get("store"):
+        serving_module.open_store = lambda _, seal: PostgresqlStore(uri, seal)
     planted = settings.get("plant")
     if planted and planted != "hasty":
         PLANTS[planted]()
@@ -65,7 +69,8 @@ def program(control: socket.socket, *, folder: str, number: int, settings: dict[
     if "plant" in settings:
         PLANTS[settings["plant"]]()
     listen = f"127.0.0.1:{settings['port']}"
-    code = vault_main.main(["--listen", listen, "--data", folder])
+    store = settings.get("store", vault_main.SQLITE)
+    code = vault_main.main(["--listen", listen, "--data", folder, "--store", store])
     control.send(json.dumps({"code": code}).encode())
     return code
 

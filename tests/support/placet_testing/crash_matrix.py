@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from placet.errors import UnavailableError
 from placet.ratls.http import Answer
+from placet.storage.postgresql import PostgresqlBackend
 from placet_testing import crash_story
+from placet_testing.backends import TABLES, Backend, Postgresql, Sqlite, use
+from placet_testing.clients import memory_folder
 from placet_testing.crash_calls import AFTERWARDS, Call, Fault
 from placet_testing.crash_checks import Restarted, check_receipt, meaning, receipts, restart
 from placet_testing.crash_power import Disk
@@ -32,7 +35,20 @@ class Variant:
     file: str = "served1.db"
     within: str = ""
     """Where in the victim's folder its data lies; a folder that the vault has to make."""
+    backend: Backend = field(default_factory=Sqlite)
 
+
+def on_postgresql(variant: Variant, uri: str) -> Variant:
+    """Return the same vault with its store on the server there."""
+    return replace(variant, name="postgresql", backend=Postgresql(uri))
+
+
+OPERATIONS = [
+    "birth", "promise", "hold", "recover", "commit", "release", "deny", "stage", "promote",
+    "retire", "delete",
+]  # fmt: skip
+FAILING = ["birth", "hold", "commit", "release", "stage", "retire"]
+"""Those in which disks, connections and servers fail."""
 
 SQLITE = Variant("sqlite")
 PROGRAM = Variant("sqlite", job="program", file="vault.db", within="data")
@@ -79,10 +95,35 @@ class Bench:
         """Put the files of a step in place of all that was there, or nothing."""
         shutil.rmtree(self.root, ignore_errors=True)
         self.root.mkdir()
-        if step:
+        if isinstance(self.variant.backend, Postgresql):
+            if step:
+                self.variant.backend.copy(self._moved(step), self.path)
+            else:
+                self.variant.backend.remove(self.path)
+        elif step:
             self.story.at(step, self.folder)
             for file in self.folder.glob("served1.db*"):
                 file.rename(self.path.with_name(file.name.replace("served1.db", self.path.name)))
+
+    def _moved(self, step: str) -> Path:
+        """Move the first vault's rows at a step into the database, once; return their place."""
+        place, backend = self.story.folder / step / "served1.db", self.variant.backend
+        if not backend.exists(place):
+            with memory_folder() as folder:
+                # A copy: who opens a file with a write-ahead log may fold it.
+                file = folder / place.name
+                Sqlite().copy(place, file)
+                with Sqlite().hand(file) as old:
+                    rows = {
+                        name: old.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES
+                    }
+            with closing(PostgresqlBackend(backend.place(place))) as tables:
+                tables.open()
+            with backend.hand(place) as new:
+                for name, found in rows.items():
+                    for row in found:
+                        new.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", row)
+        return place
 
     def take(self, file: Path) -> None:
         """Put a store's file in place of all that was there."""
@@ -92,7 +133,11 @@ class Bench:
 
     def served(self) -> Bench:
         """Have the same files served by what needs no witness to go on."""
-        bench = Bench(self.zygote, self.story, self.root, replace(SQLITE, within="data"))
+        variant = replace(self.variant, job=SQLITE.job, file=SQLITE.file)
+        bench = Bench(self.zygote, self.story, self.root, variant)
+        if isinstance(variant.backend, Postgresql):
+            variant.backend.copy(self.path, bench.path)
+            return bench
         for file in self.folder.glob(f"{self.path.name}*"):
             file.rename(file.with_name(file.name.replace(self.path.name, bench.path.name)))
         return bench
@@ -100,8 +145,15 @@ class Bench:
     def life(self) -> Life:
         """Fork a vault over these files; it has not begun."""
         settings = {"port": free_port(), **self.variant.settings}
+        database = isinstance(self.variant.backend, Postgresql)
+        if database:
+            settings["store"] = self.variant.backend.place(self.path)
         return self.zygote.life(
-            self.variant.job, folder=str(self.folder), number=1, settings=settings
+            self.variant.job,
+            folder=str(self.folder),
+            number=1,
+            settings=settings,
+            receives=database,
         )
 
     @asynccontextmanager
@@ -167,7 +219,8 @@ class Bench:
     def restarted(self) -> Restarted:
         """Check what the last life left, as a start finds it."""
         self.folder.mkdir(exist_ok=True)
-        return restart(self.path, self.story.key)
+        with use(self.variant.backend):
+            return restart(self.path, self.story.key)
 
 
 @dataclass(frozen=True, slots=True)

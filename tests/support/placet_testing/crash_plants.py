@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from placet.client import whole_files
-from placet.storage import folders, sqlite
+from placet.storage import folders, postgresql, sqlite
 from placet.storage.backend import Changes
 from placet.storage.log import Log
 from placet.storage.store import Batch
@@ -30,14 +30,36 @@ def forgetful() -> None:
 
 def hasty() -> None:
     """Answer first, commit then. To be planted in a vault that serves: its start would fail."""
-    commit = sqlite.SqliteBackend.commit
+    for backend in (sqlite.SqliteBackend, postgresql.PostgresqlBackend):
+        _put_off(backend)
 
-    def later(self: sqlite.SqliteBackend, changes: Changes, *, migrate: bool = False) -> None:
-        asyncio.get_running_loop().call_later(
-            LATER, partial(commit, self, changes, migrate=migrate)
-        )
 
-    sqlite.SqliteBackend.commit = later  # type: ignore[method-assign]
+def _put_off(backend: Any) -> None:
+    commit = backend.commit
+
+    def later(self: Any, changes: Changes, *, migrate: bool = False) -> None:
+        do = partial(commit, self, changes, migrate=migrate)
+        asyncio.get_running_loop().call_later(LATER, do)
+
+    backend.commit = later
+
+
+def in_pieces() -> None:
+    """Have PostgreSQL make each statement durable by itself."""
+    own = postgresql.PostgresqlBackend._opened
+    postgresql.PostgresqlBackend._opened = lambda self: _Pieces(own(self))  # type: ignore[assignment,method-assign,return-value]
+
+
+class _Pieces:
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, sql: str, *arguments: Any) -> Any:
+        """Run a statement, but none that begins or ends anything."""
+        return self._db.execute("SELECT" if sql in {"BEGIN", "COMMIT"} else sql, *arguments)
 
 
 def two_steps() -> None:
@@ -82,5 +104,5 @@ class _WithoutFsync:
 
 
 PLANTS: dict[str, Callable[[], None]] = {
-    plant.__name__: plant for plant in (forgetful, hasty, two_steps, nameless, hollow)
+    plant.__name__: plant for plant in (forgetful, hasty, in_pieces, two_steps, nameless, hollow)
 }

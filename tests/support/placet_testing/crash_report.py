@@ -18,7 +18,7 @@ from placet_testing.crash_calls import Call, How
 BUILD = Path(__file__).resolve().parents[3] / "build"
 PROPERTY = "crash"
 NAMES = ("operation", "store", "how", "call", "stood")
-WAYS = ("kill", "power", "torn", "short")
+WAYS = ("kill", "power", "torn", "short", "cut", "error")
 """In this order; what else befell a call is an error that it answered with."""
 
 Stood = Literal["before", "after", "logged"]

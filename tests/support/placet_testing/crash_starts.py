@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from placet_testing.crash_calls import Call, Fault, Kind
-from placet_testing.crash_matrix import Bench, Outcome
+from placet_testing.crash_matrix import Bench, Dry, Outcome, completed
 from placet_testing.crash_power import Disk
 from placet_testing.crash_story import Operation
 
@@ -58,6 +58,25 @@ async def first_start(bench: Bench, fault: Fault) -> tuple[Started, int]:
     return started, left.boots
 
 
+async def restart(bench: Bench, dry: Dry, fault: Fault) -> tuple[Started, bool]:
+    """Have a fault strike a later start: what was there is there, and an operation goes on.
+
+    Returns:
+        What became of it, and whether it was counted.
+    """
+    where = f"restart, {fault}"
+    bench.begin(dry.operation.step)
+    started = await start(bench, fault)
+    left = bench.restarted()
+    assert left.state == dry.before.state, (where, started.hit)
+    assert left.boots in {dry.before.boots, dry.before.boots + 1}, (where, started.hit)
+    after = left.boots == dry.before.boots + 1
+    assert after or started.said is None, f"{where}: told, and not counted"
+    nothing = Outcome(None, (), started.hit, sent=False, died=True)
+    await completed(bench, dry, left, nothing, where)
+    return started, after
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What became of a vault that was told to end while it had a request."""
@@ -82,3 +101,20 @@ async def end(bench: Bench, operation: Operation, fault: Fault | None = None) ->
         disk.lose()
     outcome = replace(outcome, calls=tuple(trace.calls), hit=trace.hit)
     return Ended(outcome, said["code"] if said else None)
+
+
+async def clean_stop(bench: Bench, dry: Dry, fault: Fault) -> tuple[Ended, bool]:
+    """Have a fault strike a vault that was told to end: all of its last request, or nothing.
+
+    Returns:
+        What became of it, and whether the request stood.
+    """
+    bench.begin(dry.operation.step)
+    ended = await end(bench, dry.operation, fault)
+    where = f"clean stop, {fault}, {ended.outcome.hit}"
+    left = bench.restarted()
+    assert left.state in {dry.before.state, dry.after.state}, f"{where}: half of it is there"
+    after = left.state == dry.after.state
+    assert after or not ended.outcome.sent, f"{where}: told, and not there"
+    await completed(bench.served(), dry, left, ended.outcome, where)
+    return ended, after

@@ -54,7 +54,7 @@ def _live(order: dict[str, Any], control: socket.socket) -> None:
         os.dup2(log, 2)
         os.close(log)
         job = getattr(crash_jobs, order.pop("job"))
-        hand_over(control)
+        hand_over(control, receives=order.pop("receives", False))
         control.recv(1)  # Until somebody reads what was handed over, nothing may be held.
         code = job(control, **order) or 0
     except BaseException:  # noqa: BLE001 - the tests read it
