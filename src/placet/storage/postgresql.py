@@ -36,6 +36,10 @@ SILENCE = {
 """A network that swallows everything ends a connection in 20 s, and not in a quarter of an hour;
 unless the URI says otherwise."""
 
+LOCKED, ABANDONED = "3s", "10s"
+"""For how long a row that another session has may be waited for; and after how long without a word
+the server gives up a transaction of ours. A forerunner whose machine is gone is in nobody's way."""
+
 TABLES = """\
 CREATE TABLE placet_schema (version BIGINT NOT NULL);
 CREATE TABLE records (tag BYTEA PRIMARY KEY, kind TEXT NOT NULL, version BIGINT NOT NULL,
@@ -171,6 +175,8 @@ class PostgresqlBackend:
                 f"synchronous_commit is {found and found[0]}: commits would not be durable",
                 "Set synchronous_commit to on for this database and its role.",
             )
+        db.execute(f"SET lock_timeout = '{LOCKED}'")
+        db.execute(f"SET idle_in_transaction_session_timeout = '{ABANDONED}'")
         sql = "SELECT 1 FROM information_schema.tables WHERE table_name = 'placet_schema'"
         if not db.execute(f"{sql} AND table_schema = current_schema()").fetchall():
             with db.transaction():

@@ -14,6 +14,7 @@ from placet_testing import backends, postgresql
 from placet_testing.stores import read_all
 from placet_testing.wires import break_at, read_only, watch
 
+import placet.storage.postgresql
 from placet.core.encoding import digest
 from placet.core.logentry import Draft
 from placet.errors import UnavailableError, VerificationError
@@ -58,6 +59,42 @@ def test_second_writer_wins_and_the_first_is_out(files):
     assert (second.get("key/a"), second.get("key/b")) == (Stored(2, b"2"), None)
     first.close()
     second.close()
+
+
+def vanish(store):
+    """Have a store's process go away within a transaction, where nobody tells the server."""
+    db = store._backend._db
+    db.execute("BEGIN")
+    db.execute("UPDATE records SET sealed = sealed")
+
+
+@pytest.mark.req("R7.3")
+def test_row_that_another_has_is_not_waited_for(files, monkeypatch):
+    """Refused, safe to retry: a vault that hangs tells nobody why."""
+    monkeypatch.setattr(placet.storage.postgresql, "LOCKED", "50ms")
+    with closing(files.store()) as first:
+        put(first, "key/a", b"1")
+        with closing(files.store()) as second:
+            vanish(first)
+            for _ in range(2):
+                with pytest.raises(UnavailableError, match="LockNotAvailable"):
+                    put(second, "key/a", b"2", 1)
+            assert second.get("key/a") == Stored(1, b"1")
+
+
+@pytest.mark.req("R7.2", "I16")
+def test_transaction_of_a_forerunner_that_vanished_ends(files, monkeypatch):
+    """Nothing of it is there, and who came after it goes on."""
+    monkeypatch.setattr(placet.storage.postgresql, "LOCKED", "20s")
+    monkeypatch.setattr(placet.storage.postgresql, "ABANDONED", "50ms")
+    with closing(files.store()) as first:
+        put(first, "key/a", b"1")
+        with closing(files.store()) as second:
+            vanish(first)
+            put(second, "key/a", b"2", 1)
+            assert second.get("key/a") == Stored(2, b"2")
+        with pytest.raises(UnavailableError):
+            put(first, "key/a", b"x", 1)
 
 
 # --- a server that forgets, or tells ---------------------------------------------------------
