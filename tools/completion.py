@@ -84,6 +84,7 @@ TEXTS = frozenset(
         "vault log --every",
         "vault serve --listen",
         "vault serve --probe",
+        "dev up --store",
         "vault serve --store",
         "vault serve --adopt",
         "vault serve --endpoint",

@@ -27,6 +27,7 @@ from placet_dev.demo.run import run_demo
 from placet_dev.demo.stage import Silence, Stage
 from placet_dev.local import Part
 from placet_dev.notes.builds import EDITIONS, LABEL
+from placet_dev.vaults import SQLITE
 from placet_dev.waiting import written
 
 P = ParamSpec("P")
@@ -94,11 +95,18 @@ def dev() -> None:
 @dev.command()
 @state_option
 @click.option("--port", default=local.PORT, show_default=True, help="First vault's port.")
+@click.option(
+    "--store",
+    default=SQLITE,
+    show_default=True,
+    help="Where new vaults keep their records: sqlite, or postgresql://.../NAME{vault} for"
+    " databases that are there, one a vault.",
+)
 @json_option
 @_ending
-def up(*, state: Path, port: int, as_json: bool) -> int:
+def up(*, state: Path, port: int, store: str, as_json: bool) -> int:
     """Start what does not run yet."""
-    parts = local.up(state.absolute(), port)
+    parts = local.up(state.absolute(), port, store)
     _show(parts, as_json=as_json)
     if not as_json:
         file = state.absolute() / "vaults.json"

@@ -26,7 +26,7 @@ from placet.core.profile import Profile
 from placet.errors import ConflictError, NotFoundError
 from placet_dev.tee.bundle import profile_of, read_bundle
 from placet_dev.tee.control import Launcher, spawn_launcher
-from placet_dev.vaults import HOST, UP_TO_DATE, VaultProcess, vault_bundle
+from placet_dev.vaults import HOST, SQLITE, UP_TO_DATE, VaultProcess, vault_bundle
 
 SECURITY_VERSION = 1
 
@@ -49,12 +49,19 @@ class LocalConstellation:
         launcher: A running launcher.
         vaults: The vaults, started or not.
         k: How many a key needs.
+        store: Where their records lie; see `create`.
     """
 
     def __init__(
-        self, state: Path, launcher: Launcher, vaults: Sequence[VaultProcess], *, k: int
+        self,
+        state: Path,
+        launcher: Launcher,
+        vaults: Sequence[VaultProcess],
+        *,
+        k: int,
+        store: str = SQLITE,
     ) -> None:
-        self.state, self.launcher, self.k = state, launcher, k
+        self.state, self.launcher, self.k, self.store = state, launcher, k, store
         self.vaults = tuple(vaults)
         self.beside: dict[int, VaultProcess] = {}
         """By number of a vault: its newer process, where the older one still has keys."""
@@ -68,6 +75,7 @@ class LocalConstellation:
         k: int = 3,
         base_port: int = 0,
         detach: bool = False,
+        store: str = SQLITE,
         said: Callable[[str], None] = lambda _: None,
     ) -> Self:
         """Start a launcher and n vaults, and write ``vaults.json``.
@@ -78,6 +86,9 @@ class LocalConstellation:
             k: How many of them a key needs.
             base_port: The first vault's port; 0 takes free ones.
             detach: Whether it outlives this process.
+            store: ``sqlite``, or the URI of databases that are there, one a vault: ``{vault}``
+                in it stands for ``1``, ``2``, ..., and for ``1_release_2`` in an upgrade.
+                Vaults that lived there before stay where they are.
             said: Is told what is being done.
 
         Raises:
@@ -92,7 +103,7 @@ class LocalConstellation:
         vaults = [
             VaultProcess(folder=_folder(state, i, 1), port=port) for i, port in enumerate(ports, 1)
         ]
-        made = cls(state, launcher, vaults, k=k)
+        made = cls(state, launcher, vaults, k=k, store=store)
         with contextlib.suppress(NotFoundError):
             # What lived there before goes on as the releases that it had.
             made._go_on(cls.find(state))
@@ -116,7 +127,8 @@ class LocalConstellation:
         except FileNotFoundError as e:
             raise NotFoundError(f"no constellation in {state}", "Start one: placet dev up.") from e
         vaults = [_process(state, i, v) for i, v in enumerate(kept.vaults, 1)]
-        found = cls(state, Launcher(state / "tee" / "control"), vaults, k=kept.k)
+        launcher = Launcher(state / "tee" / "control")
+        found = cls(state, launcher, vaults, k=kept.k, store=kept.store)
         for number, newer in kept.beside.items():
             i = int(number)
             found.beside[i] = _process(state, i, newer, adopts=vaults[i - 1].member.endpoint)
@@ -163,7 +175,7 @@ class LocalConstellation:
         measurement: no vault of it opens what another one sealed.
         """
         roots = (self.launcher.trust().root,)
-        vault_bundle(self.bundle_of(release), roots, self.cache, release)
+        vault_bundle(self.bundle_of(release), roots, self.cache, release, self.store)
         file = self.state / f"vault-release-{release}.json"
         file.write_bytes(msgspec.json.format(msgspec.json.encode(self.profile(release))))
         return file
@@ -192,6 +204,7 @@ class LocalConstellation:
             )
         else:
             newer.end(self.launcher)  # it looks for all that may be had when it starts
+        newer.store = self._store_of(newer)
         kept = newer.take_over(self.launcher, self.bundle_of(release))
         self.beside[number] = newer
         self._remember()
@@ -250,7 +263,8 @@ class LocalConstellation:
 
     def _start(self, said: Callable[[str], None]) -> None:
         said("bundle of the vaults")
-        vault_bundle(self.bundle, (self.launcher.trust().root,), self.cache)
+        roots = (self.launcher.trust().root,)
+        vault_bundle(self.bundle, roots, self.cache, store=self.store)
         said(f"{len(self.vaults)} vaults")
         self._each(self.vaults)
         self._each(tuple(self.beside.values()))
@@ -258,6 +272,7 @@ class LocalConstellation:
         write_vaults(self.file, self.listed())
 
     def _go_on(self, before: Self) -> None:
+        self.store = before.store
         for fresh, old in zip(self.vaults, before.vaults, strict=False):
             fresh.folder, fresh.release = old.folder, old.release
         for number, newer in before.beside.items():
@@ -270,16 +285,23 @@ class LocalConstellation:
         """Start vaults side by side: each start copies and hashes a bundle."""
         if not vaults:
             return
+        for vault in vaults:
+            vault.store = self._store_of(vault)
         with ThreadPoolExecutor(max_workers=len(vaults)) as pool:
             jobs = [pool.submit(v.start, self.launcher, self.bundle_of(v.release)) for v in vaults]
             for done in jobs:
                 done.result()
+
+    def _store_of(self, vault: VaultProcess) -> str:
+        """Return where its records lie: each vault has a place of its own."""
+        return self.store.replace("{vault}", vault.folder.name.replace("-", "_"))
 
     def _remember(self) -> None:
         kept = _Kept(
             k=self.k,
             vaults=tuple(map(_remembered, self.vaults)),
             beside={str(n): _remembered(v) for n, v in self.beside.items()},
+            store=self.store,
         )
         (self.state / "constellation.json").write_bytes(msgspec.json.encode(kept))
 
@@ -288,6 +310,7 @@ class _Kept(Record):
     k: Int
     vaults: tuple[Remembered, ...]
     beside: dict[str, Remembered] = msgspec.field(default_factory=dict)
+    store: str = SQLITE
 
 
 def _remembered(vault: VaultProcess) -> Remembered:

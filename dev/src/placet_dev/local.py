@@ -14,7 +14,7 @@ from placet.core.encoding import Int, Record
 from placet.errors import NotFoundError, UnavailableError
 from placet_dev.constellation import LocalConstellation, check_port
 from placet_dev.platform_process import Platform, start_platform
-from placet_dev.vaults import HOST
+from placet_dev.vaults import HOST, SQLITE
 from placet_dev.waiting import wait_for
 
 PORT = 7461
@@ -46,7 +46,7 @@ def default_state() -> Path:
     return Path(base) / "placet-dev"
 
 
-def up(state: Path, port: int = PORT) -> tuple[Part, ...]:
+def up(state: Path, port: int = PORT, store: str = SQLITE) -> tuple[Part, ...]:
     """Start what does not run yet; repeating it starts again what has ended.
 
     Raises:
@@ -57,7 +57,9 @@ def up(state: Path, port: int = PORT) -> tuple[Part, ...]:
         constellation = LocalConstellation.find(state)
         constellation.restart(*constellation.ended())
     except (NotFoundError, UnavailableError):
-        constellation = LocalConstellation.create(state, n=N, k=K, base_port=port, detach=True)
+        constellation = LocalConstellation.create(
+            state, n=N, k=K, base_port=port, detach=True, store=store
+        )
     if not _platform_runs(state):
         check_port(port - 1)
         started = start_platform(constellation, state / "platform", port=port - 1, detach=True)

@@ -25,8 +25,11 @@ HOST = "127.0.0.1"
 APP = "placet-vault"
 ARGV = (
     "placet.vault.main:main", "--listen", "{listen}", "--data", "{data}", "--probe", "{probe}",
-    "--adopt", "{adopt}", "--endpoint", "{endpoint}",
+    "--adopt", "{adopt}", "--endpoint", "{endpoint}", "--store", "{store}",
 )  # fmt: skip
+SQLITE = "sqlite"
+DRIVER = ("psycopg", "psycopg-binary")
+"""What vaults on PostgreSQL need besides: part of what is measured of them."""
 SETTINGS = VaultSettings(evidence_age=MAX_EVIDENCE_AGE, max_keys=1000)
 UP_TO_DATE = TcbRules(
     statuses=("UpToDate",),
@@ -48,7 +51,11 @@ PROBES = re.compile(rf"probes on {re.escape(HOST)}:(?P<port>\d+)$", re.MULTILINE
 
 
 def vault_bundle(
-    folder: Path, roots: tuple[TrustRoot, ...], cache: Path, release: int = 1
+    folder: Path,
+    roots: tuple[TrustRoot, ...],
+    cache: Path,
+    release: int = 1,
+    store: str = SQLITE,
 ) -> Bundle:
     """Return the bundle of vaults in ``folder``; write it if there is none.
 
@@ -58,7 +65,7 @@ def vault_bundle(
     if (folder / "bundle.toml").exists():
         return read_bundle(folder)
     config = VaultConfig(app=APP, argv=ARGV, environment={}, settings=SETTINGS, trust_roots=roots)
-    runtime = build_runtime(cache)
+    runtime = build_runtime(cache, () if store == SQLITE else DRIVER)
     if release == 1:
         return write_bundle(folder, BundleSpec(config=config, runtime=runtime))
     with tempfile.TemporaryDirectory() as image:
@@ -78,6 +85,7 @@ class VaultProcess:
         process: The launcher's name for its last start.
         release: Which release it runs.
         adopts: Where the older process is that it takes keys over from; empty: nowhere.
+        store: Where its records lie: a file in its folder, or the database of that URI.
     """
 
     folder: Path
@@ -87,6 +95,7 @@ class VaultProcess:
     process: str = field(default="")
     release: int = 1
     adopts: str = ""
+    store: str = SQLITE
 
     @property
     def log(self) -> Path:
@@ -115,6 +124,7 @@ class VaultProcess:
             "probe": f"{HOST}:0",
             "adopt": self.adopts or "none",
             "endpoint": at,
+            "store": self.store,
         }
         argv = read_bundle(bundle).config.argv
         params = {name: value for name, value in params.items() if f"{{{name}}}" in argv}

@@ -9,8 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from placet.errors import PlacetError
 from placet.vault.watch import Answered
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -96,7 +98,9 @@ class Meters:
             lines += _head(name, about, "counter")
             lines += [f"{name}{_labels(labels)} {n}" for labels, n in sorted(counts.items())]
         for name, (about, read) in sorted(self._gauges.items()):
-            value = read()
+            value = None
+            with suppress(PlacetError):  # while the store is away, the rest is still told
+                value = read()
             if value is None:
                 continue
             lines += _head(name, about, "gauge")

@@ -40,10 +40,15 @@ class Readiness:
 
     def reasons(self) -> tuple[Reason, ...]:
         """Return what there is against sending requests here; nothing if all is well."""
-        found = [reason for source in self._sources for reason in source()]
+        found = list[Reason]()
+        for source in self._sources:
+            try:
+                found += source()
+            except PlacetError as e:
+                found.append(_broken(e))  # it cannot say: that is no yes
         if self._draining:
             found.append(Reason(reason="draining", detail=self._draining))
-        return tuple(found)
+        return tuple(dict.fromkeys(found))
 
 
 def store_reasons(log: Log) -> Source:
@@ -53,12 +58,15 @@ def store_reasons(log: Log) -> Source:
         try:
             if size := log.head()[0]:
                 log.proof(size - 1)
-        except VerificationError as e:
-            yield Reason(reason="quarantined", detail=e.detail)
         except PlacetError as e:
-            yield Reason(reason="store", detail=e.detail)
+            yield _broken(e)
 
     return look
+
+
+def _broken(e: PlacetError) -> Reason:
+    reason = "quarantined" if isinstance(e, VerificationError) else "store"
+    return Reason(reason=reason, detail=e.detail)
 
 
 def standing_reasons(standing: StandingRule) -> Source:

@@ -129,6 +129,27 @@ def test_reasons_come_from_all_parts(tmp_path, monkeypatch) -> None:
     assert found == ["disk", "collateral", "clock", "draining"]
 
 
+def test_part_that_cannot_say_is_a_reason() -> None:
+    """Its store is away or was changed, while it is asked: that is told, once, and not "ready"."""
+    readiness, away, changed = (
+        Readiness(),
+        Mock(side_effect=UnavailableError("x")),
+        quarantined("y"),
+    )
+    for source in (away, away, Mock(side_effect=changed), lambda: [Reason(reason="z", detail="")]):
+        readiness.add(source)
+    assert [r.reason for r in readiness.reasons()] == ["store", "quarantined", "z"]
+
+
+def test_numbers_are_told_while_the_store_is_away() -> None:
+    """All but those that lie there."""
+    meters = Meters()
+    meters.gauge("a", "Lies there.", Mock(side_effect=UnavailableError("x")))
+    meters.gauge("b", "Does not.", lambda: 3)
+    told = parsed(meters.render())
+    assert ("a" in told, "b" in told) == (False, True)
+
+
 # --- the probe listener ------------------------------------------------------------------
 
 
