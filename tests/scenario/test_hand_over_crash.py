@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
-from placet_testing.charters import birth_body, composer, owner_of, person, signed, vault_key
+from placet_testing.charters import composer, person, signed, vault_key
 from placet_testing.charters import profile as app_profile
-from placet_testing.handing import HandOvers, Process
-from placet_testing.tee import Tee, vault_config
+from placet_testing.handing import Process
+from placet_testing.leaving import LINE, Leaving, profile
 
 from placet.client.clock import HostClock
 from placet.core.body import StageBody
@@ -21,11 +20,8 @@ from placet.core.continuity import Seen
 from placet.core.dsse import Signed, sign_record
 from placet.core.encoding import b64, decode, encode
 from placet.core.handover import HandOverConfirm, HandOverConfirmed, HandOverRequest
-from placet.core.logentry import Draft
-from placet.core.manifest import manifest_digest
-from placet.core.messages import CourierItem, StageRequest, TakeRequest
-from placet.core.profile import VaultMember, VaultSet, code_id
-from placet.core.statement import UntrustedStatement
+from placet.core.messages import StageRequest
+from placet.core.profile import code_id
 from placet.errors import (
     BindingError,
     ConflictError,
@@ -41,93 +37,22 @@ from placet.errors import (
     VerificationError,
 )
 from placet.policy.charter import replay
-from placet.sharing.key import deal
 from placet.storage.store import Put
 from placet.vault import handover
-from placet.vault.records import CommittedShare, KeyRecord, LinesRecord, Package
+from placet.vault.records import KeyRecord, LinesRecord, Package
 from placet.vault.takeover import check_package
 from placet.vault.witnessing import lines_name, seen_name
 
 STEPS = ("ask", "receive", "confirm", "activate")
-LINE, OTHER = "00112233445566ff", "ffeeddccbbaa9988"
-OWNER = owner_of(person("owner").signer)
-
-
-def profile(number: int):
-    """Return the profile of a vault release."""
-    return Tee(vault_config(), version=number).profile()
-
-
-class Story:
-    """One vault of release 1 with a share of one key, whose owner added release 2."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.old = Process(folder / "old.db", 1)
-        self.processes = [self.old]
-        others = tuple(
-            VaultMember(id="sha256:" + f"{i:064x}", endpoint=f"127.0.0.1:{i}", domain=None)
-            for i in (1, 2)
-        )
-        me = VaultMember(id=self.old.id, endpoint="127.0.0.1:7000", domain=None)
-        vaults = VaultSet(k=2, vaults=(me, *others), profiles=(profile(1),))
-        self.statements = [
-            signed(composer(HostClock().now()).birth(birth_body(OWNER, vaults=vaults)))
-        ]
-        self.take(self.statements[0])
-        self.key = self.statements[0].digest
-        self.share = self.keep_share(vaults)
-        self.add(2)
-
-    def take(self, sent: UntrustedStatement, process: Process | None = None) -> None:
-        """Have a process take a statement."""
-        chain = (CourierItem(signed=sent.signed(), receipts=()),)
-        (process or self.old).vault.take(TakeRequest(chain=chain))
-
-    def add(self, *numbers: int) -> None:
-        """Have the owner add releases."""
-        policy = replay(self.statements)
-        update = composer(HostClock().now(), seed=f"{numbers}").update(
-            policy, policy.rules, "newer", vault_profiles=tuple(map(profile, numbers))
-        )
-        self.statements.append(signed(update))
-        self.take(self.statements[-1])
-
-    def keep_share(self, vaults: VaultSet) -> str:
-        """Put a committed share of a key into the old process's record, as creation does."""
-        dealing = deal(
-            bytes(range(32)), key=self.key, vaults=vaults.ids, k=2, generation=1, attempt=1,
-            prev=None, rng=os.urandom,
-        )  # fmt: skip
-        share = b64(dealing.shares[self.old.id])
-        vault = self.old.vault
-        state = vault._keys.get(self.key)
-        receipt = state.record.charter[0].receipts[0]
-        committed = CommittedShare(
-            manifest=dealing.manifest, share=share, certificate=(), committed=receipt
-        )
-        record = msgspec.structs.replace(state.record, committed=committed)
-        draft = Draft(kind="committed", key=self.key, subject=manifest_digest(dealing.manifest))
-        vault._replace(state, record, draft, now=HostClock().now())
-        return share
-
-    def successor(self, release: int = 2, line: str = LINE) -> Process:
-        """Return a new process that has not been started before."""
-        self.processes.append(Process(self.folder / f"new-{line}.db", release, line))
-        return self.processes[-1]
-
-    def hand_over(self, new: Process | None = None) -> HandOvers:
-        """Return the steps between the old process and a new one."""
-        return HandOvers(self.old, new or self.successor(), self.key)
+OTHER = "ffeeddccbbaa9988"
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
+def story(tmp_path: Path) -> Iterator[Leaving]:
     """Return a vault with a key that may be handed over."""
-    made = Story(tmp_path)
+    made = Leaving(tmp_path)
     yield made
-    for process in made.processes:
-        process.close()
+    made.close()
 
 
 def share_at(process: Process, key: str) -> str | None:
@@ -139,7 +64,7 @@ def share_at(process: Process, key: str) -> str | None:
 @pytest.mark.req("I16")
 @pytest.mark.parametrize("cut", list(itertools.product(STEPS, ("old", "new", "both"))))
 def test_a_crash_after_any_step_loses_nothing_and_never_has_both_serve(
-    story: Story, cut: tuple[str, str]
+    story: Leaving, cut: tuple[str, str]
 ) -> None:
     """The new process begins again from the start; in the end it has the very same share."""
     steps = story.hand_over()
@@ -166,7 +91,7 @@ def test_a_crash_after_any_step_loses_nothing_and_never_has_both_serve(
 
 @pytest.mark.req("I11")
 def test_it_is_logged_and_out_of_service_before_anything_leaves(
-    story: Story, monkeypatch: pytest.MonkeyPatch
+    story: Leaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the commit fails, nothing is answered and the key is still served."""
     steps = story.hand_over()
@@ -191,7 +116,7 @@ def test_it_is_logged_and_out_of_service_before_anything_leaves(
 
 @pytest.mark.req("I16")
 @pytest.mark.parametrize("order", ["aabb", "abab", "abba", "baab"])
-def test_of_two_new_processes_one_at_most_ever_serves(story: Story, order: str) -> None:
+def test_of_two_new_processes_one_at_most_ever_serves(story: Leaving, order: str) -> None:
     """Both may fetch it; who confirms first has it, whatever the other one does."""
     a, b = story.successor(), story.successor(line=OTHER)
     steps = {"a": story.hand_over(a), "b": story.hand_over(b)}
@@ -220,7 +145,7 @@ def test_of_two_new_processes_one_at_most_ever_serves(story: Story, order: str) 
 
 
 @pytest.mark.req("I16")
-def test_a_new_process_that_lost_its_disk_before_it_confirmed_is_replaced(story: Story) -> None:
+def test_a_new_process_that_lost_its_disk_before_it_confirmed_is_replaced(story: Leaving) -> None:
     """The old one kept the package: another process takes it, and only that one serves."""
     lost = story.hand_over()
     lost.ask()
@@ -234,7 +159,9 @@ def test_a_new_process_that_lost_its_disk_before_it_confirmed_is_replaced(story:
         lost.ask()
 
 
-def test_it_comes_in_parts_of_a_bounded_size(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_comes_in_parts_of_a_bounded_size(
+    story: Leaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A record larger than one answer is put together, and checked as a whole."""
     monkeypatch.setattr(handover, "HAND_OVER_PART", 700)
     steps = story.hand_over()
@@ -243,7 +170,7 @@ def test_it_comes_in_parts_of_a_bounded_size(story: Story, monkeypatch: pytest.M
     assert share_at(steps.new, story.key) == story.share
 
 
-def test_what_waits_and_what_is_staged_goes_along(story: Story) -> None:
+def test_what_waits_and_what_is_staged_goes_along(story: Leaving) -> None:
     """Under the same times: nothing is shortened by an upgrade, and nothing is forgotten."""
     now, policy = HostClock().now(), replay(story.statements)
     staged = composer(now).stage(story.key, stage_body(app_profile(2)))
@@ -261,7 +188,7 @@ def stage_body(shown):
     return StageBody(profile=shown, version="2", source="abc", provenance=None, review=None)
 
 
-def test_a_key_that_was_destroyed_stays_so(story: Story) -> None:
+def test_a_key_that_was_destroyed_stays_so(story: Leaving) -> None:
     """Its tombstone is handed over like any record; there is no share to go along."""
     policy = replay(story.statements)
     delete = composer(HostClock().now()).delete(policy, "gone")
@@ -280,7 +207,7 @@ def test_a_key_that_was_destroyed_stays_so(story: Story) -> None:
 
 
 @pytest.mark.req("R1.8")
-def test_stale_evidence_takes_nothing_over(story: Story) -> None:
+def test_stale_evidence_takes_nothing_over(story: Leaving) -> None:
     """Older than a release's may be: attest again."""
     steps = story.hand_over()
     request = HandOverRequest(line=LINE, endpoint="127.0.0.1:1", offset=0)
@@ -298,7 +225,7 @@ def test_stale_evidence_takes_nothing_over(story: Story) -> None:
 
 
 @pytest.mark.req("I14")
-def test_a_confirmation_of_another_package_or_by_another_erases_nothing(story: Story) -> None:
+def test_a_confirmation_of_another_package_or_by_another_erases_nothing(story: Leaving) -> None:
     """Nor one that comes before anything was asked for, or by a release that nobody named."""
     steps = story.hand_over()
     peer = steps.new.as_peer(story.old.id)
@@ -367,7 +294,7 @@ def _signature(package: Package) -> Package:
     ids=["key", "vault", "no charter", "older charter", "share", "signature"],
 )
 def test_a_package_is_checked_before_any_of_it_counts(
-    story: Story, change: Callable[[Package], Package], expect: type[PlacetError]
+    story: Leaving, change: Callable[[Package], Package], expect: type[PlacetError]
 ) -> None:
     """Whoever the old process is: charter, releases and shares must fit the key id."""
     steps = story.hand_over()
@@ -378,7 +305,7 @@ def test_a_package_is_checked_before_any_of_it_counts(
     check_package(steps.raw, story.key, story.old.as_sender(), release=code_id(profile(2)))
 
 
-def test_a_package_from_a_release_that_the_owner_never_named_is_refused(story: Story) -> None:
+def test_a_package_from_a_release_that_the_owner_never_named_is_refused(story: Leaving) -> None:
     """A process of other code that poses as the old vault plants nothing under its id."""
     steps = story.hand_over()
     steps.ask()
@@ -390,7 +317,7 @@ def test_a_package_from_a_release_that_the_owner_never_named_is_refused(story: S
         check_package(steps.raw, story.key, poses, release=code_id(profile(2)))
 
 
-def test_a_charter_that_a_courier_brought_first_is_no_hindrance(story: Story) -> None:
+def test_a_charter_that_a_courier_brought_first_is_no_hindrance(story: Leaving) -> None:
     """The new process may know the key already, without a share: both are put together."""
     steps = story.hand_over()
     steps.ask()
@@ -406,7 +333,7 @@ def test_a_charter_that_a_courier_brought_first_is_no_hindrance(story: Story) ->
 
 @pytest.mark.req("I6", "I16")
 def test_nothing_leaves_and_nothing_is_confirmed_before_others_saw_it(
-    story: Story, monkeypatch: pytest.MonkeyPatch
+    story: Leaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or an old disk that is put back would serve, or hand over, what another process has."""
     steps, old = story.hand_over(), story.old.vault
@@ -436,7 +363,7 @@ def test_nothing_leaves_and_nothing_is_confirmed_before_others_saw_it(
 
 
 @pytest.mark.req("I6")
-def test_what_was_witnessed_of_other_vaults_goes_along(story: Story) -> None:
+def test_what_was_witnessed_of_other_vaults_goes_along(story: Leaving) -> None:
     """A new process forgets nothing that could show another vault's old disk."""
     other = "sha256:" + f"{1:064x}"
     signed_beat = decode(encode(sign_nothing()), Signed)
@@ -470,7 +397,7 @@ def sign_nothing() -> Signed:
     return sign_record(HandOverConfirmed(digest="sha256:" + "00" * 32), vault_key(1))
 
 
-def test_who_is_nobody_takes_nothing_over(story: Story) -> None:
+def test_who_is_nobody_takes_nothing_over(story: Leaving) -> None:
     """A visitor, and a release that is not known to itself."""
     peer = replace(story.successor().as_peer(story.old.id), role="visitor", identity=None)
     request = HandOverRequest(line=LINE, endpoint="127.0.0.1:1", offset=0)

@@ -42,6 +42,9 @@ Soon = Callable[[float], Awaitable[bool]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PROBLEM = b"application/problem+json"
+JSON = re.compile(rb"(?i:application/json(?:; *charset=\"?utf-8\"?)?)")
+LENGTH = 15
+"""Characters of a content-length that is read."""
 OK, FORBIDDEN = 200, 403
 NO_ROUTE = "none"
 PATIENCE = 8.0
@@ -175,12 +178,7 @@ class _Request:
 
 
 async def _body(scope: Scope, receive: Receive, more: Callable[[int], None]) -> bytes:
-    too_large = TooLargeError(f"body is too large, at most {MAX_BODY} bytes are read")
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > MAX_BODY:
-            raise too_large
-        if name == b"content-encoding":
-            raise MalformedError("compressed bodies are not read")
+    _check_head(scope)
     chunks, length = [], 0
     while True:
         message = await receive()
@@ -190,9 +188,24 @@ async def _body(scope: Scope, receive: Receive, more: Callable[[int], None]) -> 
         more(len(chunks[-1]))
         length += len(chunks[-1])
         if length > MAX_BODY:
-            raise too_large
+            raise _too_large()
         if not message.get("more_body"):
             return b"".join(chunks)
+
+
+def _check_head(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        # The parser refused what is no number; one of thousands of digits is left to us.
+        if name == b"content-length" and (len(value) > LENGTH or int(value) > MAX_BODY):
+            raise _too_large()
+        if name == b"content-encoding":
+            raise MalformedError("compressed bodies are not read")
+        if name == b"content-type" and not JSON.fullmatch(value):
+            raise MalformedError("body is not application/json")
+
+
+def _too_large() -> TooLargeError:
+    return TooLargeError(f"body is too large, at most {MAX_BODY} bytes are read")
 
 
 def _problem(error: PlacetError, request: str) -> bytes:

@@ -150,13 +150,27 @@ async def serve_once(
     bench: Bench, end: Any, method: str, path: str, body: bytes
 ) -> tuple[int, bytes]:
     """Have a vault's application answer one request; return status and body."""
+    status, _, answer = await serve_whole(bench, end, method, path, body)
+    return status, answer
+
+
+async def serve_whole(
+    bench: Any,
+    end: Any,
+    method: str,
+    path: str,
+    body: bytes,
+    *,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> tuple[int, dict[str, str], bytes]:
+    """Return the headers of the answer as well; ``bench`` is anything that has a vault."""
     route, _, query = path.partition("?")
     scope = {
         "type": "http",
         "method": method,
         "path": route,
         "query_string": query.encode(),
-        "headers": [],
+        "headers": list(headers),
         "extensions": {"placet": end},
     }
     messages: list[Any] = []
@@ -172,4 +186,5 @@ async def serve_once(
     await asyncio.sleep(0)
     await VaultApp(bench.vault)(scope, receive, send)
     await asyncio.sleep(0)
-    return messages[0]["status"], messages[1]["body"]
+    said = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+    return messages[0]["status"], said, messages[1]["body"]
