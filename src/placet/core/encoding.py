@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from typing import Annotated, TypeVar, dataclass_transform
 
 import msgspec
@@ -57,6 +58,11 @@ class LeanRecord(Record, omit_defaults=True):
 
 R = TypeVar("R")
 
+# How msgspec names a value that is none of those that are allowed, and a field.
+_at = r"( - at `\$[][.a-z0-9_]*`)?"
+_quoted = re.compile(rf"(?s)(Invalid (?:enum )?value|Object contains unknown field) .*?{_at}")
+_named = re.compile(rf"Object contains unknown field `[a-z_]{{1,24}}`{_at}")
+
 
 def encode(value: object) -> bytes:
     """Return the canonical bytes of a `Record` or of plain JSON values (RFC 8785).
@@ -92,13 +98,19 @@ def decode(raw: bytes, shape: type[R], *, limit: int = MAX_BODY) -> R:
         value = msgspec.json.decode(raw, type=shape)
         again = encode(value)
     except (msgspec.DecodeError, ValueError, RecursionError) as e:
-        raise MalformedError(f"{what} does not parse: {e}"[:300]) from e
+        raise MalformedError(f"{what} does not parse: {_unquoted(str(e))}"[:300]) from None
     if again != raw:
         raise MalformedError(
             f"{what} is not in canonical form",
             "Send the exact RFC 8785 bytes: every field once, keys sorted, no spaces.",
         )
     return value
+
+
+def _unquoted(said: str) -> str:
+    """Return what the parser said without what it read, which may be anybody's secret (I13)."""
+    found = None if _named.fullmatch(said) else _quoted.fullmatch(said)
+    return f"{found[1]}{found[2] or ''}" if found else said
 
 
 def b64(data: bytes) -> str:

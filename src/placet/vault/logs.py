@@ -1,7 +1,8 @@
 """The vault's log on stderr: a line a fact, as text or as JSON, never with what it keeps.
 
 What is written is a message of this code and the ``facts`` beside it (I13): an exception is
-named by its class, never by its text or its variables.
+named by its class and where it was raised, never by its text or its variables. What libraries
+log is written without what they fill in, which may be anything that they hold.
 """
 
 from __future__ import annotations
@@ -10,7 +11,13 @@ import json
 import logging
 import sys
 import time
+from pathlib import Path
+from traceback import walk_tb
+from types import TracebackType
 from typing import Literal, TextIO
+
+OURS = "placet"
+"""Loggers of this project."""
 
 Form = Literal["text", "json"]
 
@@ -21,7 +28,7 @@ class _Json(logging.Formatter):
             "time": _time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         return json.dumps({**line, **_facts(record)}, default=str)
 
@@ -30,7 +37,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         facts = "".join(f" {name}={value}" for name, value in _facts(record).items())
         # One line each, whatever a message holds.
-        return f"{record.name}: {record.getMessage()}{facts}".replace("\n", "\\n")
+        return f"{record.name}: {_message(record)}{facts}".replace("\n", "\\n")
 
 
 def start_logging(form: Form, stream: TextIO | None = None) -> None:
@@ -42,11 +49,24 @@ def start_logging(form: Form, stream: TextIO | None = None) -> None:
     root.setLevel(logging.INFO)
 
 
+def _message(record: logging.LogRecord) -> str:
+    if record.name.startswith(OURS):
+        return record.getMessage()
+    # Errors of asyncio show tasks and callbacks with their arguments, as one finished text.
+    return "failed inside" if record.levelno >= logging.ERROR else str(record.msg)
+
+
 def _facts(record: logging.LogRecord) -> dict[str, object]:
     facts = dict(getattr(record, "facts", {}))
     if record.exc_info and record.exc_info[0] is not None:
         facts["exception"] = record.exc_info[0].__name__
+        facts["at"] = _where(record.exc_info[2])
     return facts
+
+
+def _where(trace: TracebackType | None) -> str:
+    frames = list(walk_tb(trace))
+    return f"{Path(frames[-1][0].f_code.co_filename).name}:{frames[-1][1]}" if frames else "?"
 
 
 def _time(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 
 import pytest
 
@@ -202,6 +203,25 @@ def test_anything_but_the_one_encoding_is_refused(raw):
     """Nothing is normalised: one value has one spelling, and the rest is no spelling."""
     with pytest.raises(MalformedError):
         decode(raw, Tree)
+
+
+@pytest.mark.req("I13")
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b'{"kind":"SECRET - at `$.x`","leaf":1}', "Invalid value - at `$.kind`"),
+        (b'{"kind":"left","SECRET":1}', "Object contains unknown field"),
+        (b'{"kind":"left","a`SECRET` - at `$X":1}', "Object contains unknown field"),
+        (b'{"kind":"left","leaves":1}', "Object contains unknown field `leaves`"),
+        (b'"SECRET"', "Expected `object`, got `str`"),
+    ],
+)
+def test_a_refusal_does_not_repeat_what_was_read(raw, says):
+    """What does not parse may be a secret in the wrong place: only field names are told."""
+    with pytest.raises(MalformedError) as refused:
+        decode(raw, Left | Right)
+    assert refused.value.detail.endswith(f"does not parse: {says}")
+    assert "SECRET" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_length_is_checked_before_anything_is_parsed():

@@ -266,8 +266,13 @@ def test_lines_of_json(root_logger) -> None:
     start_logging("json", stream)
     Operations().watch(answered(status=403, problem="policy-denied", method="BREW"))
     failure = ValueError("the share is 00ff")
-    logging.getLogger("asyncio").error("it failed\nbadly", exc_info=failure)
-    first, second = map(json.loads, stream.getvalue().splitlines())
+    logging.getLogger("placet.vault").error("it failed\nbadly", exc_info=failure)
+    try:
+        raise failure
+    except ValueError:
+        logging.getLogger("asyncio").exception("future: <Task exception='the share is 00ff'>")
+    logging.getLogger("asyncio").warning("slow: %s", "00ff")
+    first, second, third, fourth = map(json.loads, stream.getvalue().splitlines())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
     assert first == {
         "level": "info", "logger": "placet.vault.request", "message": "answered",
@@ -275,6 +280,9 @@ def test_lines_of_json(root_logger) -> None:
         "problem": "policy-denied", "ms": 12.3, "role": "workload", "key": "ab" * 6,
     }  # fmt: skip
     assert (second["message"], second["exception"]) == ("it failed\nbadly", "ValueError")
+    assert (third["message"], third["exception"]) == ("failed inside", "ValueError")
+    assert third["at"].startswith("test_operations.py:")
+    assert fourth["message"] == "slow: %s"
     assert "00ff" not in stream.getvalue()
 
 
