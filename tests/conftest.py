@@ -57,7 +57,8 @@ def pytest_configure(config):
     if find_spec("placet_testing"):  # not in the small houses of tests/unit/test_traceability.py
         report = import_module("placet_testing.crash_report").CrashReport
         worker = hasattr(config, "workerinput")
-        config.pluginmanager.register(report(worker=worker), "placet-crash-report")
+        whole = config.getoption("--requirements") and not worker
+        config.pluginmanager.register(report(worker=worker, whole=whole), "placet-crash-report")
 
 
 def pytest_collection_modifyitems(items):

@@ -8,12 +8,13 @@ sets it) runs every point in every way. docs/crash-matrix.md says how to read th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 
 import pytest
 from placet_testing.clients import memory_folder
-from placet_testing.crash_calls import available
+from placet_testing.crash_calls import PARTS, TEARABLE, Fault, available
 from placet_testing.crash_matrix import Bench, dry_run
 from placet_testing.crash_report import PROPERTY, Table
 from placet_testing.crash_story import tell
@@ -79,6 +80,21 @@ def rehearsed(zygote, story, rehearsals):
 def spread():
     """Return how to choose of many points: all of them at night."""
     return lambda points, count: list(points) if at_night() else _spread(list(points), count)
+
+
+@pytest.fixture(scope="session")
+def tears():
+    """Return how to tear some calls: by turns anywhere; at night each call at every place."""
+
+    def chosen(calls, count, kinds=None, *, sends=True):
+        names = TEARABLE if sends else TEARABLE - {"sendto"}
+        torn = [at for at, call in enumerate(calls) if call.name in names]
+        if at_night():
+            return [Fault(at, "torn", kinds=kinds, part=part) for at in torn for part in PARTS]
+        turns = zip(_spread(torn, count), itertools.cycle(PARTS), strict=False)
+        return [Fault(at, "torn", kinds=kinds, part=part) for at, part in turns]
+
+    return chosen
 
 
 @pytest.fixture(scope="session")

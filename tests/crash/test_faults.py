@@ -14,7 +14,8 @@ import pytest
 from placet_testing.crash_calls import TEARABLE, Fault
 from placet_testing.crash_checks import meaning
 from placet_testing.crash_faults import meaning_of, refused
-from placet_testing.crash_matrix import FAILING, FOLDING, SQLITE, point
+from placet_testing.crash_matrix import FOLDING, SQLITE, point
+from placet_testing.crash_rows import FAILING, SHORT
 
 WRITES = frozenset({"write", "file"})
 SYNCS = frozenset({"fsync"})
@@ -47,7 +48,7 @@ async def test_a_failing_disk_is_a_refusal(rehearsed, table, spread, name, what)
 
 
 @pytest.mark.req("R7.3")
-@pytest.mark.parametrize("name", ["commit", "release"])
+@pytest.mark.parametrize("name", SHORT)
 async def test_short_writes_are_gone_on_with(rehearsed, table, spread, name):
     """The kernel may take less than it was given: the rest follows, and all is as it was."""
     bench, dry = await rehearsed(name, SQLITE)

@@ -7,11 +7,10 @@ a disk), one restart on what it left, and the client's retry with the same bytes
 from __future__ import annotations
 
 import pytest
-from placet_testing.crash_calls import TEARABLE, Fault
-from placet_testing.crash_matrix import FOLDING, OPERATIONS, SQLITE, point
+from placet_testing.crash_calls import Fault
+from placet_testing.crash_matrix import FOLDING, SQLITE, point
+from placet_testing.crash_rows import FOLDED, OPERATIONS
 
-FOLDED = ["birth", "commit", "release", "retire"]
-"""Those in which the write-ahead log is folded into the file in between as well."""
 WHOLE = [("release", SQLITE), ("deny", SQLITE), ("commit", SQLITE)]
 """Where every run kills at every call, and not only the night's: what gives shares away (R7.2)."""
 
@@ -43,14 +42,21 @@ async def test_killed_at_every_call(rehearsed, table, of_each, name, variant):
     assert {str(dry.calls[at]) for at in points} == {str(call) for call in dry.calls}
 
 
+@pytest.fixture
+def lost_and_torn(spread, tears):
+    """Return how to choose power cuts, the last sync and the answer with them; and torn calls."""
+
+    def chosen(calls):
+        last = len(calls) - 1
+        cuts = sorted({*spread(range(len(calls)), 3), last - 1, last})
+        return [*(Fault(at, "power") for at in cuts), *tears(calls, 3)]
+
+    return chosen
+
+
 @pytest.mark.req("R7.2", "I11", "I14", "I16")
 @ON_FILES
-async def test_power_lost_and_writes_torn(rehearsed, table, spread, name, variant):
-    """What was not synchronised is lost with the process; or half a write or answer is out."""
+async def test_power_lost_and_writes_torn(rehearsed, table, lost_and_torn, name, variant):
+    """What was not synchronised is lost with the process; or part of a write or answer is out."""
     bench, dry = await rehearsed(name, variant)
-    points = range(len(dry.calls))
-    last = len(dry.calls) - 1
-    lost = {*spread(points, 3), last - 1, last}
-    torn = [at for at in points if dry.calls[at].name in TEARABLE]
-    await strike_all(bench, dry, [Fault(at, "power") for at in sorted(lost)], table)
-    await strike_all(bench, dry, [Fault(at, "torn") for at in spread(torn, 3)], table)
+    await strike_all(bench, dry, lost_and_torn(dry.calls), table)

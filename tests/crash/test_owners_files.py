@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 from placet_testing.clients import memory_folder
-from placet_testing.crash_calls import AFTERWARDS, TEARABLE, Fault
+from placet_testing.crash_calls import AFTERWARDS, Fault
 from placet_testing.crash_home import Home
 
 from placet.client.signing import SigningKey
@@ -27,15 +27,19 @@ def home(zygote):
         yield Home(zygote, folder)
 
 
-def faults_of(calls, spread, kills, cuts, tears=4):
-    """Return kills at these calls, the same with the power lost, and torn writes."""
-    points = range(len(calls))
-    torn = [at for at in points if calls[at].name in TEARABLE]
-    return [
-        *(Fault(at, "kill", kinds=FILES) for at in spread(points, kills)),
-        *(Fault(at, "power", kinds=FILES) for at in spread(points, cuts)),
-        *(Fault(at, "torn", kinds=FILES) for at in spread(torn, tears)),
-    ]
+@pytest.fixture
+def faults_of(spread, tears):
+    """Return how to choose kills, the same with the power lost, and torn writes."""
+
+    def chosen(calls, kills, cuts, count=4):
+        points = range(len(calls))
+        return [
+            *(Fault(at, "kill", kinds=FILES) for at in spread(points, kills)),
+            *(Fault(at, "power", kinds=FILES) for at in spread(points, cuts)),
+            *tears(calls, count, FILES),
+        ]
+
+    return chosen
 
 
 def named(call):
@@ -53,10 +57,10 @@ async def all_agree(home, where):
 
 
 @pytest.mark.req("I16")
-async def test_making_an_owner(home, table, spread):
+async def test_making_an_owner(home, table, faults_of):
     """One owner or none; never half a key, and never a principal without it that stays."""
     whole = await home.must("owner", "init")
-    for fault in faults_of([c for c in whole.calls if c.kind in FILES], spread, 99, 9):
+    for fault in faults_of([c for c in whole.calls if c.kind in FILES], 99, 9):
         shutil.rmtree(home.path)
         ran = await home.run("owner", "init", fault=fault)
         assert ran.hit is not None
@@ -72,7 +76,7 @@ async def test_making_an_owner(home, table, spread):
 
 @pytest.mark.req("I16")
 @pytest.mark.parametrize("command", ["init", "add"])
-async def test_making_a_spare(home, table, spread, command):
+async def test_making_a_spare(home, table, faults_of, command):
     """A spare's file that a killed try left is taken up by the next; none is of two owners."""
     file = home.path / "stick" / "spare.pem"
     ask = ("owner", command, "--spare", str(file))
@@ -83,7 +87,7 @@ async def test_making_a_spare(home, table, spread, command):
     whole = await home.must(*ask)
     calls = [c for c in whole.calls if c.kind in FILES]
     taken_up = 0
-    for fault in faults_of(calls, spread, 8, 4, 2):
+    for fault in faults_of(calls, 8, 4, 2):
         home.back("before")
         ran = await home.run(*ask, fault=fault)
         assert ran.hit is not None
@@ -123,7 +127,7 @@ def stood(done):
 
 
 @pytest.mark.req("I16")
-async def test_having_a_key_born(home, table, spread):
+async def test_having_a_key_born(home, table, faults_of):
     """Until the key is known here the command can be repeated; from then on sync completes it."""
     await home.must("owner", "init")
     home.keep("owner")
@@ -132,7 +136,7 @@ async def test_having_a_key_born(home, table, spread):
         profile = await home.write_profile(1)
         new = ("key", "new", "notes/data", "--vaults", str(vaults), "--profile", str(profile))
         whole = await home.must(*new, "--yes")
-        for fault in faults_of([c for c in whole.calls if c.kind in FILES], spread, 12, 6):
+        for fault in faults_of([c for c in whole.calls if c.kind in FILES], 12, 6):
             home.back("owner")
             ran = await home.run(*new, "--yes", fault=fault)
             assert ran.hit is not None

@@ -7,18 +7,19 @@ fsync. The vault that is started again does not wait for its forerunner's connec
 from __future__ import annotations
 
 import errno
+import itertools
 
 import pytest
-from placet_testing.crash_calls import Call, Fault
+from placet_testing.crash_calls import PARTS, Call, Fault
 from placet_testing.crash_faults import Trigger, refused, refused_by_server
-from placet_testing.crash_matrix import FAILING, OPERATIONS, PROGRAM, SQLITE, on_postgresql, point
+from placet_testing.crash_matrix import PROGRAM, SQLITE, on_postgresql, point
+from placet_testing.crash_rows import FAILING, OPERATIONS, POSTGRESQL
 from placet_testing.crash_starts import clean_stop, end, first_start, restart, start
 
 COMMIT, COMMITTED = "sendto database: COMMIT", "recvfrom database: COMMIT"
 BEGIN, ANSWER = "sendto database: BEGIN", "sendto socket"
 WHOLE = {"release", "hold", "commit"}
 """Where every run kills at every call from the first that writes: what gives shares away."""
-STORE = "postgresql"
 SENDS = frozenset({"db-send"})
 
 
@@ -60,19 +61,27 @@ async def test_killed_at_every_call(rehearsed_there, table, whole, name):
             assert before, f"{name}: there is no {what}"
             continue
         struck.add(what)
-        table.count(name, STORE, "kill", outcome.hit, outcome.stood)
+        table.count(name, POSTGRESQL, "kill", outcome.hit, outcome.stood)
     assert struck == {what for what, _ in every}
 
 
 @pytest.mark.req("R7.2", "I11", "I16")
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_half_a_message(rehearsed_there, table, whole, name):
-    """Half a COMMIT is none; half an answer has its entry."""
+async def test_part_of_a_message(rehearsed_there, table, whole, name):
+    """Part of a COMMIT is none; part of an answer has its entry."""
     bench, dry = await rehearsed_there(name)
-    for what in [COMMIT, ANSWER] if whole or name in WHOLE else [COMMIT]:
-        outcome = await point(bench, dry, Fault(0, "torn", what=what))
-        assert outcome.stood == ("before" if what == COMMIT else "after")
-        table.count(name, STORE, "torn", outcome.hit, outcome.stood)
+    told = [(what, at) for what, at in points(dry.calls) if what.startswith("sendto")]
+    ways = list(itertools.product(told, PARTS))
+    if not whole:
+        ways = [((COMMIT, 0), "last"), ((ANSWER, 0), "half")][: 2 if name in WHOLE else 1]
+    for (what, before), part in ways:
+        try:
+            outcome = await point(bench, dry, Fault(before, "torn", what=what, part=part))
+        except LookupError:
+            assert before, f"{name}: there is no {what}"
+            continue
+        assert outcome.stood == ("after" if what == ANSWER else "before")
+        table.count(name, POSTGRESQL, "torn", outcome.hit, outcome.stood)
 
 
 @pytest.mark.req("R7.2", "I16")
@@ -85,7 +94,7 @@ async def test_first_start(bench_of, server, table, spread):
         started, boots = await first_start(bench, Fault(before, what=what))
         if started.hit:
             stood = "after" if boots == 2 else "before"
-            table.count("first start", STORE, "kill", started.hit, stood)
+            table.count("first start", POSTGRESQL, "kill", started.hit, stood)
 
 
 @pytest.mark.req("R7.2", "I11", "I16")
@@ -97,7 +106,7 @@ async def test_restart(rehearsed_there, table, spread):
     for what, before in spread(points(whole.calls), 5):
         started, after = await restart(bench, dry, Fault(before, what=what))
         if started.hit:
-            table.count("restart", STORE, "kill", started.hit, "after" if after else "before")
+            table.count("restart", POSTGRESQL, "kill", started.hit, "after" if after else "before")
 
 
 @pytest.mark.req("R7.2", "I11", "I16")
@@ -111,7 +120,7 @@ async def test_clean_stop(rehearsed, server, table, spread):
         ended, after = await clean_stop(bench, dry, Fault(at, kinds=SENDS))
         if ended.outcome.hit:
             stood = "after" if after else "before"
-            table.count("clean stop", STORE, "kill", ended.outcome.hit, stood)
+            table.count("clean stop", POSTGRESQL, "kill", ended.outcome.hit, stood)
 
 
 @pytest.mark.req("R7.3", "I11", "I16")
@@ -127,22 +136,23 @@ async def test_connection_that_is_cut(rehearsed_there, table, name):
     ):
         stood = await refused(bench, dry, fault)
         struck = next(one for one in dry.calls if str(one) == call)
-        table.count(name, STORE, fault.how, struck, stood)
+        table.count(name, POSTGRESQL, fault.how, struck, stood)
 
 
 ERRORS = {
     "disk full": Trigger("53100", "entries", at_commit=False),
-    "disk full at the COMMIT": Trigger("53100", "records", at_commit=True),
     "read-only": Trigger("25006", "records", at_commit=False),
     "out of memory": Trigger("53200", "tree", at_commit=False),
+    "disk full at the COMMIT": Trigger("53100", "records", at_commit=True),
 }
 
 
 @pytest.mark.req("R7.3", "I11", "I16")
-@pytest.mark.parametrize("what", ERRORS)
 @pytest.mark.parametrize("name", FAILING)
-async def test_server_that_cannot_write(rehearsed_there, table, name, what):
+async def test_server_that_cannot_write(rehearsed_there, table, spread, name):
     """Refused with a problem that is safe to retry; once the server is well, the vault goes on."""
     bench, dry = await rehearsed_there(name)
-    stood = await refused_by_server(bench, dry, ERRORS[what])
-    table.count(name, STORE, "error", Call("recvfrom", "db-recv", f"database: {what}"), stood)
+    for what in spread(ERRORS, 4 if name in WHOLE else 2):
+        stood = await refused_by_server(bench, dry, ERRORS[what])
+        call = Call("recvfrom", "db-recv", f"database: {what}")
+        table.count(name, POSTGRESQL, "error", call, stood)

@@ -6,7 +6,7 @@ It is started again, and is who it was; nothing is missing, and it serves.
 from __future__ import annotations
 
 import pytest
-from placet_testing.crash_calls import AFTERWARDS, TEARABLE, Fault
+from placet_testing.crash_calls import AFTERWARDS, Fault
 from placet_testing.crash_checks import opened
 from placet_testing.crash_matrix import (
     OPENING,
@@ -22,15 +22,14 @@ from placet.storage.sqlite import SqliteBackend
 
 
 @pytest.fixture
-def faults_of(of_each, spread):
+def faults_of(of_each, spread, tears):
     """Return how to choose kills, the same with the power lost, and torn writes."""
 
     def chosen(calls, kinds=None):
-        torn = [at for at, call in enumerate(calls) if call.name in TEARABLE - {"sendto"}]
         return [
             *(Fault(at, kinds=kinds) for at in of_each(calls)),
             *(Fault(at, "power", kinds=kinds) for at in spread(range(len(calls)), 4)),
-            *(Fault(at, "torn", kinds=kinds) for at in spread(torn, 3)),
+            *tears(calls, 3, kinds, sends=False),
             AFTERWARDS,
         ]
 

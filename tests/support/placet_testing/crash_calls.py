@@ -35,6 +35,11 @@ How = Literal["kill", "torn", "power", "short", "cut"] | int
 """``power``: killed, and what was not synchronised is lost (`crash_power`). ``cut``: the connection
 ends before the call. An int is an error number that the call fails with."""
 
+Part = Literal["first", "sector", "half", "last"]
+"""One byte; whole sectors of a disk; half; all but one byte."""
+PARTS: tuple[Part, ...] = ("first", "sector", "half", "last")
+SECTOR = 512
+
 CREATE = os.O_CREAT
 
 # name: (number on x86-64, number on AArch64, kind, position of what it is told by)
@@ -182,6 +187,8 @@ class Fault:
     """Which calls are counted; ``None``: all."""
     what: str | None = None
     """Only calls that are told so in a table are counted."""
+    part: Part = "half"
+    """How much of a torn call is done."""
 
 
 AFTERWARDS = Fault(10**9, "power")
@@ -286,7 +293,9 @@ class Trace:
                 own.shutdown(socket.SHUT_RDWR)
             self._reply(ticket, flags=_CONTINUE)
             return
-        done = 0 if fault.how in {"kill", "power"} else _half(self.pid, call, arguments)
+        done = (
+            0 if fault.how in {"kill", "power"} else _begun(self.pid, call, arguments, fault.part)
+        )
         self.sent = self.sent or (call.kind == "send" and done > 0)
         if fault.how == "short":
             self._reply(ticket, value=done)
@@ -348,12 +357,14 @@ def _read(pid: int, address: int, size: int) -> bytes:
         return found
 
 
-def _half(pid: int, call: Call, arguments: list[int]) -> int:
-    """Do the first half of a call ourselves; return how many bytes that were."""
+def _begun(pid: int, call: Call, arguments: list[int], part: Part) -> int:
+    """Do the beginning of a call ourselves; return how many bytes that was."""
     if call.name not in TEARABLE:
-        raise ValueError(f"{call} has no halves")
+        raise ValueError(f"{call} has no parts")
     fd, address, size, offset = arguments[:4]
-    data = _read(pid, address, size)[: max(size // 2, 1)]
+    sectors = (size - 1) // SECTOR * SECTOR or size // 2
+    sizes = {"first": 1, "sector": sectors, "half": size // 2, "last": size - 1}
+    data = _read(pid, address, size)[: max(sizes[part], 1)]
     own = _taken(pid, fd)
     try:
         if call.name == "sendto":

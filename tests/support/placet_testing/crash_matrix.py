@@ -13,7 +13,7 @@ from typing import Any
 from placet.errors import UnavailableError
 from placet.ratls.http import Answer
 from placet.storage.postgresql import PostgresqlBackend
-from placet_testing import crash_story
+from placet_testing import crash_rows, crash_story
 from placet_testing.backends import TABLES, Backend, Postgresql, Sqlite, use
 from placet_testing.clients import memory_folder
 from placet_testing.crash_calls import AFTERWARDS, Call, Fault
@@ -40,20 +40,13 @@ class Variant:
 
 def on_postgresql(variant: Variant, uri: str) -> Variant:
     """Return the same vault with its store on the server there."""
-    return replace(variant, name="postgresql", backend=Postgresql(uri))
+    return replace(variant, name=crash_rows.POSTGRESQL, backend=Postgresql(uri))
 
 
-OPERATIONS = [
-    "birth", "promise", "hold", "recover", "commit", "release", "deny", "stage", "promote",
-    "retire", "delete",
-]  # fmt: skip
-FAILING = ["birth", "hold", "commit", "release", "stage", "retire"]
-"""Those in which disks, connections and servers fail."""
-
-SQLITE = Variant("sqlite")
-PROGRAM = Variant("sqlite", job="program", file="vault.db", within="data")
+SQLITE = Variant(crash_rows.SQLITE)
+PROGRAM = Variant(crash_rows.SQLITE, job="program", file="vault.db", within="data")
 """``placet vault serve`` itself, which stands alone: for what needs no witness."""
-FOLDING = Variant("sqlite, folding its write-ahead log", {"checkpoint_rows": 0})
+FOLDING = Variant(crash_rows.FOLDING, {"checkpoint_rows": 0})
 STORE_1 = Path(__file__).resolve().parents[3] / "vectors" / "releases" / "store-1"
 WAS = json.loads((STORE_1 / "contents.json").read_text())
 """What must be found in it."""

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 from placet_testing.crash_calls import Call, How
+from placet_testing.crash_rows import ROWS
 
 BUILD = Path(__file__).resolve().parents[3] / "build"
 PROPERTY = "crash"
@@ -35,6 +38,8 @@ class Table:
     def count(self, operation: str, store: str, how: How, call: Call, stood: Stood) -> None:
         """Count one."""
         named = how if isinstance(how, str) else errno.errorcode[how]
+        if named not in ROWS.get((operation, store), ()):
+            raise ValueError(f"crash_rows has no {operation} on {store} that is struck by {named}")
         self.struck[operation, store, named, str(call), stood] += 1
 
     def of(self, operation: str, store: str, how: str) -> int:
@@ -46,6 +51,16 @@ class Table:
         """Add what another process counted."""
         for row in rows:
             self.struck[tuple(row[name] for name in NAMES)] += row["points"]
+
+    def missing(self) -> list[str]:
+        """Return what was to be struck, and was not."""
+        there = {row[:3] for row in self.struck}
+        return [
+            f"{operation} on {store}: {way}"
+            for (operation, store), ways in sorted(ROWS.items())
+            for way in sorted(ways)
+            if (operation, store, way) not in there
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return it for a file."""
@@ -106,8 +121,8 @@ def _marked(lines: list[tuple[str, ...]]) -> list[str]:
 class CrashReport:
     """The pytest plugin that adds up; a test's table travels with its report."""
 
-    def __init__(self, *, worker: bool) -> None:
-        self._table, self._worker = Table(), worker
+    def __init__(self, *, worker: bool, whole: bool) -> None:
+        self._table, self._worker, self._whole = Table(), worker, whole
 
     def pytest_runtest_logreport(self, report):
         """Add what a test struck."""
@@ -115,6 +130,12 @@ class CrashReport:
             for name, rows in report.user_properties:
                 if name == PROPERTY:
                     self._table.add(json.loads(rows))
+
+    def pytest_sessionfinish(self, session):
+        """Fail a whole run that left out what stands in the matrix."""
+        left_out = self._whole and self._table.struck and self._table.missing()
+        if left_out and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):
         """Write the table, and show it."""
@@ -125,4 +146,6 @@ class CrashReport:
             (BUILD / "crash-matrix.md").write_text(self._table.page() + "\n")
             terminalreporter.section("crash matrix")
             terminalreporter.write_line(str(self._table))
+            for one in self._table.missing() if self._whole else ():
+                terminalreporter.write_line(f"not struck: {one}", red=True)
             terminalreporter.write_line("every point: build/crash-matrix.md, and .json")
