@@ -6,9 +6,12 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
+from placet_testing import backends
 from placet_testing.charters import composer, person, signed, vault_key
 from placet_testing.charters import profile as app_profile
 from placet_testing.handing import Process
@@ -87,6 +90,31 @@ def test_a_crash_after_any_step_loses_nothing_and_never_has_both_serve(
         process.log.verify()
     assert (old.serves(key), new.serves(key)) == (False, True)
     assert [e.entry.kind for e in new.log.of_key(key)][:3] == ["taken-over", "carried", "carried"]
+
+
+@pytest.mark.req("I16")
+def test_a_newer_release_takes_over_from_a_file_into_a_database(
+    tmp_path: Path, server: Any
+) -> None:
+    """Each process has its records where it was told: so a vault moves (docs/operations.md)."""
+    file, database = backends.Sqlite(), backends.Postgresql(server.uri)
+
+    def of(path: Path) -> backends.Backend:
+        return database if path.name.startswith("new") else file
+
+    both: Any = SimpleNamespace(
+        open=lambda path, seal: of(path).open(path, seal), exists=lambda path: of(path).exists(path)
+    )
+    with backends.use(both):
+        story = Leaving(tmp_path)
+        steps = story.hand_over()
+        steps.run()
+        for process in story.processes:
+            process.crash()
+        assert share_at(steps.new, story.key) == story.share
+        assert (story.old.path.exists(), steps.new.path.exists()) == (True, False)
+        for process in story.processes:
+            process.close()
 
 
 @pytest.mark.req("I11")

@@ -6,6 +6,7 @@ What holds of every store is in test_store.py.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing
 
 import psycopg
@@ -328,6 +329,13 @@ def test_main_program_opens_what_it_is_told(files, tmp_path):
             assert type(store).__name__ == kind
             assert store.get("key/a") is None
     assert (tmp_path / "vault.db").exists()
+
+
+def test_image_without_the_driver_says_so(monkeypatch):
+    """Most vaults have no use for it: it is an extra, and part of what is measured."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UnavailableError, match="built without the PostgreSQL backend"):
+        opened("postgresql://vault@/vault")
 
 
 def test_backend_that_was_never_opened_answers_nothing(files):
