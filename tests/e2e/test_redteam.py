@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from placet_testing import backends
+from placet_testing.leaks import Secrets, found_in
 
 pytest.importorskip("placet_dev.notes.app.store")
 
-from placet.core.profile import code_id
+from placet.agent.volume import EmbeddedVolume
+from placet.client.signing import SigningKey
+from placet.core.dsse import vault_id
+from placet.core.encoding import decode, unb64
+from placet.core.limits import MAX_RECORD
+from placet.core.profile import SgxMeasurement, code_id
 from placet.errors import ApprovalError, MalformedError
+from placet.sharing.key import Answer, combine
+from placet.storage.sealed import Seal
+from placet.storage.sqlite import SqliteStore
+from placet.vault.keys import record_name
+from placet.vault.records import IdentityRecord, KeyRecord
+from placet.vault.succession import IDENTITY
 from placet_dev.apps import Refusal, Serving
 from placet_dev.demo import story
 from placet_dev.demo.attacks import ATTACKS
 from placet_dev.demo.steps import Step, StepFailedError
-from placet_dev.demo.world import World, all_refused, refused_by_agent
+from placet_dev.demo.world import VOLUME, World, all_refused, refused_by_agent
+from placet_dev.tee.bundle import read_bundle
+from placet_dev.tee.enclave import SEAL
 
 UNAVAILABLE = 75
 
@@ -93,6 +114,61 @@ def test_the_environment_of_the_launcher_changes_nothing(world: World) -> None:
     ):
         with pytest.raises(MalformedError, match="parameter"):
             launcher.start(bundle, {"key": world.key, "volume": "v", "charter": "c", **params})
+
+
+@pytest.mark.req("I13", "R4.9")
+def test_processes_leave_no_secret_where_others_look(world: World, tmp_path: Path) -> None:
+    """Of what the launcher's own secret opens, nothing lies on a disk, in a log or in /proc."""
+    state, secrets = world.state, Secrets()
+    launcher_secret = (state / "constellation" / "tee" / "sealing.key").read_bytes()
+    secrets.add("sealing secret", launcher_secret)
+    measured = read_bundle(world.constellation.bundle).measurement
+    assert isinstance(measured, SgxMeasurement)
+    info = SEAL + bytes.fromhex(measured.mrenclave)
+    key = HKDF(SHA256(), 32, salt=None, info=info).derive(launcher_secret)
+    secrets.add("sealing key", key)
+    answers = []
+    for number in range(1, 6):
+        folder = state / "constellation" / "vaults" / str(number)
+        backends.Sqlite().copy(folder / "data" / "vault.db", tmp_path / f"{number}.db")
+        with contextlib.closing(
+            SqliteStore(tmp_path / f"{number}.db", Seal(key, "", os.urandom))
+        ) as store:
+            identity = decode(store.get(IDENTITY).value, IdentityRecord)  # type: ignore[union-attr]
+            private = Ed25519PrivateKey.from_private_bytes(unb64(identity.private_key))
+            vault = vault_id(private.public_key().public_bytes_raw())
+            store.bind(vault, boots=identity.boots)
+            found = store.get(record_name(world.key))
+            committed = decode(found.value, KeyRecord, limit=MAX_RECORD).committed  # type: ignore[union-attr]
+        assert committed is not None
+        secrets.add("identity key", private.private_bytes_raw())
+        secrets.add("share", unb64(committed.share))
+        answers.append(
+            Answer(vault=vault, manifest=committed.manifest, share=unb64(committed.share))
+        )
+    data_key = combine(answers, k=3, key=world.key).key
+    secrets.add("data key", data_key)
+    volume = EmbeddedVolume(state / "platform" / "volumes" / VOLUME).unlock(data_key, key=world.key)
+    secrets.add("volume key", volume.secret)
+    secrets.add("memory key", volume.memory_key)
+    owner = SigningKey.load("", world.owner.home / "owner.pem").private
+    assert isinstance(owner, Ed25519PrivateKey)
+    secrets.add("owner's key", owner.private_bytes_raw())
+
+    own = {"bundles", "cache", "tee", "owner.pem", "stager.pem"}
+    hay = {
+        str(path.relative_to(state)): path.read_bytes()
+        for path in state.rglob("*")
+        if path.is_file() and not own & set(path.relative_to(state).parts)
+    }
+    hay["launcher"] = (state / "constellation" / "tee" / "launcher.log").read_bytes()
+    running = [p.pid for p in world.constellation.launcher.list() if p.exit is None]
+    for pid in running:
+        for name in ("environ", "cmdline"):
+            hay[f"{pid} {name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+    assert len(running) >= 5
+    assert {p.partition("/")[0] for p in hay} >= {"platform", "owner", "constellation"}
+    assert found_in(secrets, hay) == set()
 
 
 # --- the steps can fail: from here on the owner has let notes 2 in -------------------------
