@@ -11,7 +11,7 @@ from placet_testing.crash_calls import Fault
 from placet_testing.crash_matrix import FOLDING, SQLITE, point
 from placet_testing.crash_rows import FOLDED, OPERATIONS
 
-WHOLE = [("release", SQLITE), ("deny", SQLITE), ("commit", SQLITE)]
+WHOLE = [(name, SQLITE) for name in ("hold", "release", "deny", "commit")]
 """Where every run kills at every call, and not only the night's: what gives shares away (R7.2)."""
 
 

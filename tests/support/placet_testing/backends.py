@@ -115,6 +115,7 @@ class Postgresql:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._made = set[str]()
 
     def open(self, path: Path, seal: Seal) -> SealedStore:
         """Open the schema, or make it."""
@@ -124,8 +125,10 @@ class Postgresql:
 
     def place(self, path: Path) -> str:
         """Return the schema's address; it is made if there is none."""
-        with self._connected() as db:
-            db.execute(f"CREATE SCHEMA IF NOT EXISTS {_schema(path)}")
+        if _schema(path) not in self._made:
+            with self._connected() as db:
+                db.execute(f"CREATE SCHEMA IF NOT EXISTS {_schema(path)}")
+            self._made.add(_schema(path))
         return f"{self.uri}&options={quote(f'-c search_path={_schema(path)}')}"
 
     def exists(self, path: Path) -> bool:
@@ -136,10 +139,12 @@ class Postgresql:
     def copy(self, path: Path, to: Path) -> None:
         """Copy the rows of one moment, as a dump does."""
         source, target = _schema(path), _schema(to)
-        with self._connected() as db, db.transaction():
+        with self._connected() as db, contextlib.ExitStack() as stack:
+            filled = _is_filled(db, path), _is_filled(db, to)
+            stack.enter_context(db.transaction())
             db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            if _is_filled(db, path) and _is_filled(db, to):
-                # Quicker than new tables. Whoever is about to commit there is waited for.
+            if all(filled):
+                # Quicker than new tables. Who is about to commit there is waited for, then seen.
                 db.execute(f"LOCK TABLE {', '.join(f'{target}.{table}' for table in TABLES)}")
                 for table in TABLES:
                     db.execute(f"DELETE FROM {target}.{table}")
@@ -147,13 +152,14 @@ class Postgresql:
                 return
             db.execute(f"DROP SCHEMA IF EXISTS {target} CASCADE")
             db.execute(f"CREATE SCHEMA {target}")
-            for table in ("placet_schema", *TABLES) if _is_filled(db, path) else ():
+            for table in ("placet_schema", *TABLES) if filled[0] else ():
                 own = f"{target}.{table}"
                 db.execute(f"CREATE TABLE {own} (LIKE {source}.{table} INCLUDING ALL)")
                 db.execute(f"INSERT INTO {own} SELECT * FROM {source}.{table}")
 
     def remove(self, path: Path) -> None:
         """Drop the schema, whoever is connected."""
+        self._made.discard(_schema(path))
         with self._connected() as db:
             db.execute(f"DROP SCHEMA IF EXISTS {_schema(path)} CASCADE")
 

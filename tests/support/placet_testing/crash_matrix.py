@@ -101,7 +101,8 @@ class Bench:
     def _moved(self, step: str) -> Path:
         """Move the first vault's rows at a step into the database, once; return their place."""
         place, backend = self.story.folder / step / "served1.db", self.variant.backend
-        if not backend.exists(place):
+        if (backend.place(place), step) not in self.story.moved:
+            self.story.moved.add((backend.place(place), step))
             with memory_folder() as folder:
                 # A copy: who opens a file with a write-ahead log may fold it.
                 file = folder / place.name
