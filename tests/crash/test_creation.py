@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from placet_testing.backends import Postgresql
 from placet_testing.clients import memory_folder
 from placet_testing.crash_calls import Fault
 from placet_testing.crash_creation import NUMBERS, Scene
@@ -17,6 +18,13 @@ def scene(zygote, story):
     """Lend three vaults at which a key was born."""
     with memory_folder() as folder:
         yield Scene(zygote, story, folder)
+
+
+@pytest.fixture
+def scene_there(zygote, story, server):
+    """Lend them with their stores in PostgreSQL."""
+    with memory_folder() as folder:
+        yield Scene(zygote, story, folder, Postgresql(server.uri))
 
 
 async def try_create(scene, fault):
@@ -60,6 +68,25 @@ async def test_a_vault_is_killed_at_every_call_of_a_creation(scene, table, sprea
             await check_created(scene, made)
             stood = "before" if made is None else "after"
             table.count("create (n=3)", "sqlite", "kill", hit, stood)
+
+
+@pytest.mark.req("I16", "R4.8")
+async def test_a_vault_on_postgresql_is_killed(scene_there, table, whole):
+    """The same; between a COMMIT and its answer only the database knows what became of it."""
+    scene = scene_there
+    async with scene.vaults():
+        _, _, calls = await try_create(scene, None)
+    commits = [at for at, call in enumerate(calls) if call.what == "database: COMMIT"]
+    assert len(commits) >= 6
+    # The answer follows.
+    turns = [at + number % 2 for number, at in enumerate(commits)]
+    for at in range(len(calls)) if whole else turns:
+        async with scene.vaults():
+            made, hit, _ = await try_create(scene, Fault(at))
+            await check_created(scene, made)
+            if hit is not None:
+                stood = "before" if made is None else "after"
+                table.count("create (n=3)", "postgresql", "kill", hit, stood)
 
 
 @pytest.mark.req("I16", "R4.8")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from placet.client.creation import create_key
 from placet.core.encoding import encode, unb64
@@ -16,8 +17,10 @@ from placet.core.messages import CourierItem, TakeRequest
 from placet.core.signer import owner_fingerprint
 from placet.policy.charter import replay
 from placet.sharing.key import Answer, combine
+from placet_testing.backends import Backend, Postgresql, Sqlite, use
 from placet_testing.crash_calls import Call, Fault
 from placet_testing.crash_checks import restart
+from placet_testing.crash_moves import lay
 from placet_testing.crash_power import Disk
 from placet_testing.crash_story import OWNER, K, N, Story, client
 from placet_testing.crash_zygote import Life, Zygote
@@ -33,11 +36,13 @@ class Scene:
         zygote: Forks all of them.
         story: Where the vaults' files come from.
         folder: Empty; its own.
+        backend: Where the vaults' stores lie.
     """
 
     zygote: Zygote
     story: Story
     folder: Path
+    backend: Backend = field(default_factory=Sqlite)
     lives: dict[int, Life] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
 
@@ -49,12 +54,21 @@ class Scene:
         item = CourierItem(signed=self.story.statements[0].signed(), receipts=())
         self.given.write_bytes(encode(TakeRequest(chain=(item,))))
 
+    def path(self, number: int) -> Path:
+        """Return what a vault's store is called."""
+        return self.folder / "vaults" / f"served{number}.db"
+
     @asynccontextmanager
     async def vaults(self) -> AsyncIterator[None]:
         """Serve the three vaults as they were when the key was born, on the charter's ports."""
         for folder in (self.folder / "vaults", self.machine):
             shutil.rmtree(folder, ignore_errors=True)
-        self.story.at("born", self.folder / "vaults")
+        if isinstance(self.backend, Postgresql):
+            _make(self.folder / "vaults")
+            for number in NUMBERS:
+                lay(self.story, "born", number, self.backend, self.path(number))
+        else:
+            self.story.at("born", self.folder / "vaults")
         _make(self.machine)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.stop)
@@ -64,9 +78,13 @@ class Scene:
     async def start(self, number: int) -> Life:
         """Start a vault on what its last life left."""
         endpoint = self.policy.vault_set.vaults[number - 1].endpoint
-        settings = {"port": int(endpoint.rpartition(":")[2])}
-        folder = str(self.folder / "vaults")
-        life = self.zygote.life("vault", folder=folder, number=number, settings=settings)
+        settings: dict[str, Any] = {"port": int(endpoint.rpartition(":")[2])}
+        folder, there = str(self.folder / "vaults"), isinstance(self.backend, Postgresql)
+        if there:
+            settings["store"] = self.backend.place(self.path(number))
+        life = self.zygote.life(
+            "vault", folder=folder, number=number, settings=settings, receives=there
+        )
         self.lives[number] = life
         life.go()
         said = await life.said()
@@ -107,8 +125,8 @@ class Scene:
     async def one_generation(self) -> None:
         """Check every vault's disk: all hold the same one commit, and nothing beside it."""
         await self.stop()
-        paths = [self.folder / "vaults" / f"served{i}.db" for i in NUMBERS]
-        left = [restart(path, self.policy.key).state for path in paths]
+        with use(self.backend):
+            left = [restart(self.path(i), self.policy.key).state for i in NUMBERS]
         assert len({state.committed for state in left}) == 1
         assert left[0].committed is not None
         assert all(not state.held for state in left)

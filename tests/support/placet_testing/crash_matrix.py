@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from placet.errors import UnavailableError
 from placet.ratls.http import Answer
-from placet.storage.postgresql import PostgresqlBackend
 from placet_testing import crash_rows, crash_story
-from placet_testing.backends import TABLES, Backend, Postgresql, Sqlite, use
-from placet_testing.clients import memory_folder
+from placet_testing.backends import Backend, Postgresql, Sqlite, use
 from placet_testing.crash_calls import AFTERWARDS, Call, Fault
 from placet_testing.crash_checks import Restarted, check_receipt, meaning, receipts, restart
+from placet_testing.crash_moves import lay
 from placet_testing.crash_power import Disk
 from placet_testing.crash_report import Stood
 from placet_testing.crash_story import Operation, Story
@@ -90,34 +89,13 @@ class Bench:
         self.root.mkdir()
         if isinstance(self.variant.backend, Postgresql):
             if step:
-                self.variant.backend.copy(self._moved(step), self.path)
+                lay(self.story, step, 1, self.variant.backend, self.path)
             else:
                 self.variant.backend.remove(self.path)
         elif step:
             self.story.at(step, self.folder)
             for file in self.folder.glob("served1.db*"):
                 file.rename(self.path.with_name(file.name.replace("served1.db", self.path.name)))
-
-    def _moved(self, step: str) -> Path:
-        """Move the first vault's rows at a step into the database, once; return their place."""
-        place, backend = self.story.folder / step / "served1.db", self.variant.backend
-        if (backend.place(place), step) not in self.story.moved:
-            self.story.moved.add((backend.place(place), step))
-            with memory_folder() as folder:
-                # A copy: who opens a file with a write-ahead log may fold it.
-                file = folder / place.name
-                Sqlite().copy(place, file)
-                with Sqlite().hand(file) as old:
-                    rows = {
-                        name: old.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES
-                    }
-            with closing(PostgresqlBackend(backend.place(place))) as tables:
-                tables.open()
-            with backend.hand(place) as new:
-                for name, found in rows.items():
-                    for row in found:
-                        new.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", row)
-        return place
 
     def take(self, file: Path) -> None:
         """Put a store's file in place of all that was there."""

@@ -47,6 +47,7 @@ ROWS = _of_operations() | {
     ("clean stop", SQLITE): TORN,
     ("clean stop", POSTGRESQL): KILLED,
     ("create (n=3)", SQLITE): KILLED,
+    ("create (n=3)", POSTGRESQL): KILLED,
     ("create, twice", SQLITE): KILLED,
     ("first boot", "volume"): LOST,
     ("owner init", FILES): TORN,

@@ -75,8 +75,8 @@ class Story:
     statements: list[UntrustedStatement] = field(default_factory=list)
     operations: dict[str, Operation] = field(default_factory=dict)
     vaults: VaultSet | None = None
-    moved: set[tuple[str, str]] = field(default_factory=set)
-    """Steps that lie in a database too, by its address."""
+    moved: set[str] = field(default_factory=set)
+    """Where steps lie in databases too."""
 
     @property
     def key(self) -> str:
