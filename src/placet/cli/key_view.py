@@ -38,7 +38,7 @@ from placet.cli.policy_words import Names, listed
 from placet.cli.reach import Target, clock
 from placet.cli.words import titled
 from placet.core.profile import code_id
-from placet.core.statement import Chained, UntrustedStatement
+from placet.core.statement import Chained, Delete, Retire, UntrustedStatement
 from placet.policy.charter import effective_at
 from placet.policy.key_policy import Approval, KeyPolicy
 
@@ -107,6 +107,15 @@ def _effect(found: Look, sent: UntrustedStatement) -> dict[str, object]:
         raise TypeError("sent: not a statement of a charter")
     have = [v.number for v in found.vaults if v.vault in found.view.confirmed(sent.digest)]
     needed = effective_at(sent.statement, found.policy.vault_set)
+    unseen = [
+        v.number
+        for v in found.vaults
+        if v.number in have
+        and not found.circle.stands(v.vault, found.witnesses(v.vault, sent.digest))
+    ]
+    # What takes away counts where it could not be undone by putting the vault back (spec/10, 6).
+    takes_away = isinstance(sent.statement, Retire | Delete)
+    counted = len(have) - len(unseen) if takes_away else len(have)
     said = titled(sent.statement)
     return {
         "statement": sent.digest,
@@ -116,7 +125,8 @@ def _effect(found: Look, sent: UntrustedStatement) -> dict[str, object]:
         "issued_at": sent.statement.issued_at,
         "confirmed": have,
         "needed": needed,
-        "effective": len(have) >= needed,
+        "effective": counted >= needed,
+        "unwitnessed": unseen,
         "not_confirmed": [v.number for v in found.vaults if v.number not in have],
     }
 
@@ -163,8 +173,8 @@ def _print(target: Target, found: Look) -> None:
     waiting_table(found, vetoables(found))
     show_table(
         "Vaults",
-        ("vault", "endpoint", "id", "state", "version", "share", ""),
-        [_vault(v) for v in vaults],
+        ("vault", "endpoint", "id", "state", "version", "witnesses", "share", ""),
+        [_vault(v, found) for v in vaults],
     )
     _notes(target, found)
 
@@ -215,6 +225,8 @@ def _statement(effect: dict[str, object], vaults: tuple[VaultState, ...]) -> tup
     missing = effect["not_confirmed"]
     if missing and isinstance(missing, list):
         shown += Text(f", not {', '.join(map(str, missing))}", style="dim")
+    if isinstance(needed, int) and len(have) >= needed and not effect["effective"]:
+        shown += odd(", waits for witnesses")
     issued = effect["issued_at"]
     return (
         short(str(effect["statement"])),
@@ -225,7 +237,15 @@ def _statement(effect: dict[str, object], vaults: tuple[VaultState, ...]) -> tup
     )
 
 
-def _vault(v: VaultState) -> tuple[Cell, ...]:
+def _witnesses(v: VaultState, found: Look) -> Cell:
+    """Return how many of its circle saw the newest statement that a vault took, and are needed."""
+    if v.witnessed is None:
+        return "-"
+    count = f"{v.witnessed} of {len(found.circle.others(v.vault))} ({found.circle.needed} needed)"
+    return good(count) if v.stands else odd(count)
+
+
+def _vault(v: VaultState, found: Look) -> tuple[Cell, ...]:
     share = good("committed") if v.share else odd("none")
     return (
         v.number,
@@ -233,6 +253,7 @@ def _vault(v: VaultState) -> tuple[Cell, ...]:
         short(v.vault),
         STANDING[v.state],
         v.version,
+        _witnesses(v, found),
         share if v.version else "-",
         brief(v.why),
     )

@@ -12,7 +12,7 @@ from placet.cli.birth import chosen_vaults, new
 from placet.cli.govern_rules import auto_migrate, update
 from placet.cli.govern_void import delete
 from placet.cli.key_view import show_key
-from placet.cli.look import STANDING, Look, look
+from placet.cli.look import STANDING, Look, look, look_whole
 from placet.cli.output import (
     CONFLICT,
     DONE,
@@ -92,11 +92,12 @@ def list_keys(*, as_json: bool) -> None:
 def show(*, name: str, as_json: bool) -> int:
     """Show a key's policy and where its vaults stand.
 
-    All vaults are asked. Exit code 1 when they contradict each other, 4 when fewer than
-    k answered, so that all of them may be old.
+    All vaults are asked, and what their witnesses signed. Exit code 1 when they contradict
+    each other, 4 when fewer than k answered, so that all of them may be old.
     """
     target = Target.find(Home.find(), name)
-    return show_key(target, target.visit(lambda v: look(v, target.key), "asking"), as_json=as_json)
+    found = target.visit(lambda v: look_whole(v, target.key), "asking")
+    return show_key(target, found, as_json=as_json)
 
 
 @key.command()
@@ -205,7 +206,7 @@ async def _sync(vaults: Constellation, target: Target, home: Home) -> tuple[Look
             if not report.confirmed:
                 continue
             delivered.append(sent.digest)
-            if report.unwitnessed:
+            if report.uncounted:
                 continue
         path.unlink(missing_ok=True)
     await vaults.courier(target.key)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
 
 from placet.cli.output import bad, good, odd, plain, short
 from placet.client.charters import CharterView, Fork
-from placet.client.constellation import Constellation
+from placet.client.constellation import NONCE, Constellation
 from placet.client.fan_out import Outcomes
-from placet.core.encoding import Record
-from placet.core.messages import CharterAnswer
+from placet.client.witnesses import Seen
+from placet.core.encoding import Record, decode, unb64
+from placet.core.messages import CharterAnswer, Taken
 from placet.core.profile import code_id
 from placet.core.statement import open_statement
 from placet.errors import ConflictError, KeyNotBornError, QuorumError
 from placet.policy.charter import TakenStatement
+from placet.policy.continuity import Circle
 from placet.policy.key_policy import KeyPolicy
 from placet.policy.match import code_of
 
@@ -38,6 +41,11 @@ class VaultState(Record):
     share: str | None
     """Digest of the key manifest under which it committed a share."""
     why: str | None
+    witnessed: int | None = None
+    """How many of its circle saw a log of it that holds the newest statement it took; not asked
+    but by ``placet key show``."""
+    stands: bool | None = None
+    """Whether they are enough (spec/10, section 1), so that it cannot be put back unseen."""
     release: int | None = None
     """Which of the vault set's releases it runs, from 1; not asked while there is only one."""
 
@@ -48,6 +56,20 @@ class Look:
 
     view: CharterView
     vaults: tuple[VaultState, ...]
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    """By vault: what witnesses signed of it; empty if nobody asked."""
+
+    @property
+    def circle(self) -> Circle:
+        """Return who witnesses."""
+        return Circle.of(self.policy.vault_set)
+
+    def witnesses(self, vault: str, statement: str) -> frozenset[str]:
+        """Return who saw a log of a vault that holds a statement; nobody if it has no receipt."""
+        receipt, seen = self.view.confirmed(statement).get(vault), self.seen.get(vault)
+        if receipt is None or seen is None:
+            return frozenset()
+        return seen.who(decode(unb64(receipt.payload), Taken), self.circle)
 
     @property
     def policy(self) -> KeyPolicy:
@@ -121,6 +143,28 @@ async def look(vaults: Constellation, key: str) -> Look:
         QuorumError: No charter was seen, and not all vaults answered.
     """
     return (await look_at(vaults, key))[0]
+
+
+async def look_whole(vaults: Constellation, key: str) -> Look:
+    """Look, and ask each vault that answered what its witnesses signed.
+
+    Raises:
+        KeyNotBornError, QuorumError: As for `look`.
+    """
+    found = await look(vaults, key)
+    answered = [v.vault for v in found.vaults if v.head is not None]
+    asked = await vaults.fan_out(lambda v: v.standing(os.urandom(NONCE)), only=answered)
+    found = replace(found, seen={v: Seen.of(status, v) for v, status in asked.values.items()})
+
+    def witnessed(state: VaultState) -> VaultState:
+        if state.head is None or state.vault not in found.seen:
+            return state
+        who = found.witnesses(state.vault, state.head)
+        return msgspec.structs.replace(
+            state, witnessed=len(who), stands=found.circle.stands(state.vault, who)
+        )
+
+    return replace(found, vaults=tuple(map(witnessed, found.vaults)))
 
 
 async def look_at(vaults: Constellation, key: str) -> tuple[Look, Mapping[str, CharterAnswer]]:

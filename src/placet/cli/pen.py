@@ -42,7 +42,7 @@ from placet.client.constellation import Constellation, EffectReport
 from placet.core.dsse import open_signed
 from placet.core.messages import Taken
 from placet.core.signer import Threshold, signer_id
-from placet.core.statement import Chained, UntrustedStatement, UpdatePolicy, open_statement
+from placet.core.statement import Birth, Chained, UntrustedStatement, UpdatePolicy, open_statement
 from placet.core.words import six_words
 from placet.errors import (
     ApprovalError,
@@ -151,7 +151,7 @@ def send(target: Target, sent: UntrustedStatement, home: Home, *, as_json: bool)
     path = home.post(sent)
     report = target.visit(lambda v: _submit(v, sent), "sending")
     code = result(report)
-    if (not report.missing and not report.unwitnessed) or _refused_by_all(report):
+    if (not report.missing and not report.uncounted) or _refused_by_all(report):
         path.unlink(missing_ok=True)
     if as_json:
         print_json(as_document(target, sent, report))
@@ -222,7 +222,7 @@ def write_out(
 
 def result(report: EffectReport) -> int:
     """Return the exit code: in force everywhere, effective or waiting, too few, refused why."""
-    if not report.missing and not report.unwitnessed:
+    if not report.missing and not report.uncounted:
         return DONE
     if report.effective or len(report.confirmed) + len(waits(report)) >= report.needed:
         return PARTLY
@@ -284,7 +284,7 @@ def _show(target: Target, sent: UntrustedStatement, report: EffectReport, code: 
         if member.id in report.confirmed:
             taken = open_signed(report.confirmed[member.id], Taken, vault=member.id)
             receipt = f"log entry {taken.index}, {when(taken.time)}"
-            lacks = report.unwitnessed.get(member.id)
+            lacks = report.uncounted.get(member.id)
             state = good("confirmed") if lacks is None else odd("waits for witnesses")
             rows.append((*where, state, receipt))
         else:
@@ -292,6 +292,8 @@ def _show(target: Target, sent: UntrustedStatement, report: EffectReport, code: 
             rows.append((*where, *_not_yet(e)))
     show_table("", ("vault", "endpoint", "id", "state", ""), rows)
     answer(verdict(target, report))
+    if not isinstance(sent.statement, Birth) and report.counted:
+        answer(_witnesses(target, report))
     if code != DONE:
         hint(_next(target, sent, code, waiting=bool(waits(report))))
 
@@ -336,6 +338,18 @@ def verdict(target: Target, report: EffectReport) -> Text:
         )
     head = Text("NOT effective", style="bold red")
     return head + Text(f": {count} of {n} vaults confirmed, {report.needed} needed{tail}")
+
+
+def _witnesses(target: Target, report: EffectReport) -> str:
+    """Return at how many of the vaults that took it witnesses saw that, and what that is for."""
+    lacks = [
+        f"{i} ({m.endpoint})"
+        for i, m in enumerate(target.vault_set.vaults, 1)
+        if m.id in report.unwitnessed
+    ]
+    count = len(report.confirmed)
+    seen = f"witnesses saw it at {count - len(lacks)} of {count} vaults that took it"
+    return seen if not lacks else f"{seen}; not yet at {', '.join(lacks)}: put back, it is undone"
 
 
 def _next(target: Target, sent: UntrustedStatement, code: int, *, waiting: bool) -> str:

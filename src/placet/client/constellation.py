@@ -18,13 +18,13 @@ from placet.client.charters import CharterView, merge_charters
 from placet.client.fan_out import Outcomes, at_least, fan_out
 from placet.client.following import Reach, followed, located
 from placet.client.vault_client import Connector, VaultClient
-from placet.client.witnesses import WAIT, unwitnessed
+from placet.client.witnesses import GLANCE, WAIT, unwitnessed
 from placet.core.dsse import Signed
 from placet.core.encoding import encode, unb64
 from placet.core.limits import KIB, MAX_BODY, MAX_CHAIN
 from placet.core.messages import CharterAnswer, CourierItem, Status
 from placet.core.profile import VaultSet
-from placet.core.statement import Chained, Delete, Retire, SignedStatement, open_statement
+from placet.core.statement import Birth, Chained, Delete, Retire, SignedStatement, open_statement
 from placet.errors import (
     AncestorMissingError,
     HandedOverError,
@@ -57,13 +57,20 @@ class EffectReport:
     missing: Mapping[str, PlacetError]
     """By vault: why it has not confirmed."""
     unwitnessed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of what takes away: by vault that confirmed and that could be put back to before it unseen,
-    the witnesses that have not seen it yet."""
+    """By vault that confirmed and that could be put back to before it unseen, the witnesses that
+    have not seen it yet. Not looked for after a birth."""
+    takes_away: bool = False
+    """Whether such a vault does not count: put back, it would let in again what this shut out."""
+
+    @property
+    def uncounted(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the vaults that confirmed and do not count (yet), and whom they wait for."""
+        return self.unwitnessed if self.takes_away else {}
 
     @property
     def counted(self) -> int:
         """Return how many vaults count."""
-        return len(self.confirmed) - len(self.unwitnessed)
+        return len(self.confirmed) - len(self.uncounted)
 
     @property
     def effective(self) -> bool:
@@ -358,19 +365,24 @@ class Constellation:
             outcomes = outcomes.replaced(await self._bring_after(sent.key, item, behind))
         taken = {v: r[sent.digest] for v, r in outcomes.values.items() if sent.digest in r}
         takes_away = isinstance(sent.statement, Retire | Delete)
+        wait = self.patience if takes_away else min(self.patience, GLANCE)
+        asked = {} if isinstance(sent.statement, Birth) else taken
         return EffectReport(
             statement=sent.digest,
             needed=effective_at(sent.statement, self.vault_set),
             confirmed=taken,
             missing=outcomes.errors,
-            unwitnessed=await self._unwitnessed(taken) if takes_away and taken else {},
+            unwitnessed=await self._unwitnessed(asked, wait) if asked else {},
+            takes_away=takes_away,
         )
 
-    async def _unwitnessed(self, taken: Mapping[str, Signed]) -> Mapping[str, tuple[str, ...]]:
+    async def _unwitnessed(
+        self, taken: Mapping[str, Signed], wait: float
+    ) -> Mapping[str, tuple[str, ...]]:
         def ask(vaults: tuple[str, ...]) -> Awaitable[Outcomes[Status]]:
             return self.fan_out(lambda v: v.standing(self._rng(NONCE)), only=vaults)
 
-        return await unwitnessed(self.vault_set, taken, ask, wait=self.patience)
+        return await unwitnessed(self.vault_set, taken, ask, wait=wait)
 
     async def _bring_after(
         self, key: str, item: CourierItem, behind: Sequence[str]
