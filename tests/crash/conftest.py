@@ -14,8 +14,10 @@ import os
 
 import pytest
 from placet_testing.clients import memory_folder
-from placet_testing.crash_calls import PARTS, TEARABLE, Fault, available
-from placet_testing.crash_matrix import Bench, dry_run
+from placet_testing.crash_bench import Bench
+from placet_testing.crash_calls import PARTS, TEARABLE, Fault
+from placet_testing.crash_filter import available
+from placet_testing.crash_matrix import dry_run
 from placet_testing.crash_report import PROPERTY, Table
 from placet_testing.crash_story import tell
 from placet_testing.crash_zygote import Zygote

@@ -11,10 +11,11 @@ import random
 import shutil
 
 import pytest
+from placet_testing.crash_bench import FOLDING, SQLITE
 from placet_testing.crash_calls import TEARABLE, Fault
 from placet_testing.crash_checks import meaning
 from placet_testing.crash_faults import meaning_of, refused
-from placet_testing.crash_matrix import FOLDING, SQLITE, point
+from placet_testing.crash_matrix import point
 from placet_testing.crash_rows import FAILING, SHORT
 
 WRITES = frozenset({"write", "file"})

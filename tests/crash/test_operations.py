@@ -7,8 +7,9 @@ a disk), one restart on what it left, and the client's retry with the same bytes
 from __future__ import annotations
 
 import pytest
+from placet_testing.crash_bench import FOLDING, SQLITE
 from placet_testing.crash_calls import Fault
-from placet_testing.crash_matrix import FOLDING, SQLITE, point
+from placet_testing.crash_matrix import point
 from placet_testing.crash_rows import FOLDED, OPERATIONS
 
 WHOLE = [(name, SQLITE) for name in ("hold", "release", "deny", "commit")]

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 from placet_testing.clients import memory_folder
+from placet_testing.crash_bench import PROGRAM, SQLITE, on_postgresql
 from placet_testing.crash_calls import AFTERWARDS, Fault
 from placet_testing.crash_home import Home
-from placet_testing.crash_matrix import PROGRAM, SQLITE, dry_run, on_postgresql, point
+from placet_testing.crash_matrix import dry_run, point
 from placet_testing.crash_starts import first_start
 
 from placet.errors import VerificationError

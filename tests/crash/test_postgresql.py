@@ -10,9 +10,10 @@ import errno
 import itertools
 
 import pytest
+from placet_testing.crash_bench import PROGRAM, SQLITE, on_postgresql
 from placet_testing.crash_calls import PARTS, Call, Fault
 from placet_testing.crash_faults import Trigger, refused, refused_by_server
-from placet_testing.crash_matrix import PROGRAM, SQLITE, on_postgresql, point
+from placet_testing.crash_matrix import point
 from placet_testing.crash_rows import FAILING, OPERATIONS, POSTGRESQL
 from placet_testing.crash_starts import clean_stop, end, first_start, restart, start
 

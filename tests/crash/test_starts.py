@@ -6,15 +6,9 @@ It is started again, and is who it was; nothing is missing, and it serves.
 from __future__ import annotations
 
 import pytest
+from placet_testing.crash_bench import OPENING, PROGRAM, SQLITE, STORE_1, WAS
 from placet_testing.crash_calls import AFTERWARDS, Fault
 from placet_testing.crash_checks import opened
-from placet_testing.crash_matrix import (
-    OPENING,
-    PROGRAM,
-    SQLITE,
-    STORE_1,
-    WAS,
-)
 from placet_testing.crash_starts import FILES, clean_stop, end, first_start, restart, start
 from placet_testing.stores import check_contents
 

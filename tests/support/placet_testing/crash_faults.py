@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from placet_testing.crash_bench import Bench, Outcome
 from placet_testing.crash_calls import Fault
 from placet_testing.crash_checks import meaning
-from placet_testing.crash_matrix import Bench, Dry, Outcome, check_answer, completed
+from placet_testing.crash_matrix import Dry, check_answer, completed
 from placet_testing.crash_report import Stood
 
 REFUSAL = (503, "unavailable", None)

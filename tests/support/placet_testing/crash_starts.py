@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from placet_testing.crash_bench import Bench, Outcome
 from placet_testing.crash_calls import Call, Fault, Kind
-from placet_testing.crash_matrix import Bench, Dry, Outcome, completed
+from placet_testing.crash_matrix import Dry, completed
 from placet_testing.crash_power import Disk
 from placet_testing.crash_story import Operation
 

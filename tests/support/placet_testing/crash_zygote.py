@@ -4,7 +4,7 @@
 
 It is told on ``CONTROL_FD`` what a fork shall do: a line of JSON with a job of
 `placet_testing.crash_jobs` and its arguments, and a socket on which the fork speaks to
-the tests. Each fork has its calls held (`crash_calls`) before it does anything.
+the tests. Each fork has its calls held (`crash_filter`) before it does anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from placet_testing import crash_jobs
-from placet_testing.crash_calls import Trace, hand_over
+from placet_testing.crash_filter import hand_over
+from placet_testing.crash_trace import Trace
 from placet_testing.tee import PKI_FOLDER, dev_pki
 
 LINE = 1 << 16
