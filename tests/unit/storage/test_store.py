@@ -122,6 +122,18 @@ def test_two_entries_of_one_place_in_a_trail_are_refused(store):
     assert (store.size(), store.get("key/new")) == (1, None)
 
 
+@pytest.mark.req("R2.2")
+def test_row_that_is_not_what_was_read_leaves_all_as_it_was(store):
+    """Whoever took it away did so under us: nothing around it is written, the state not either."""
+    put(store, "key/a", b"1")
+    store._backend._db.execute("DELETE FROM records WHERE kind = 'key'")
+    before = sorted((row.tag, row.version) for row in store._backend.records())
+    with pytest.raises(VerificationError):
+        store.commit(Batch((Put("key/b", b"1"), Put("key/a", b"2", 1)), (ENTRY,)))
+    assert sorted((row.tag, row.version) for row in store._backend.records()) == before
+    assert store._backend.size() == 0
+
+
 def test_writers_race_and_one_wins_each_step(store):
     """Eight threads count in one record: no step is lost."""
 
