@@ -85,6 +85,15 @@ async def test_part_of_a_message(rehearsed_there, table, whole, name):
         table.count(name, POSTGRESQL, "torn", outcome.hit, outcome.stood)
 
 
+@pytest.mark.req("R7.2", "I11", "I16")
+@pytest.mark.parametrize("name", sorted(WHOLE))
+async def test_commit_that_nobody_waits_for(rehearsed_there, table, name):
+    """It is at the server, whole, and who sent it is dead: both are right, and nothing between."""
+    bench, dry = await rehearsed_there(name)
+    outcome = await point(bench, dry, Fault(0, "torn", what=COMMIT, part="all"))
+    table.count(name, POSTGRESQL, "torn", outcome.hit, outcome.stood)
+
+
 @pytest.mark.req("R7.2", "I16")
 async def test_first_start(bench_of, server, table, spread):
     """The tables are made, then the identity; each is there or not."""

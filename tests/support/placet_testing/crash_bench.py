@@ -192,4 +192,10 @@ class Bench:
         """Check what the last life left, as a start finds it."""
         self.folder.mkdir(exist_ok=True)
         with use(self.variant.backend):
-            return restart(self.path, self.story.key)
+            try:
+                return restart(self.path, self.story.key)
+            except UnavailableError:
+                if self.variant.backend.name != crash_rows.POSTGRESQL:
+                    raise
+                # The last life's COMMIT came true meanwhile: a start that saw it is started again.
+                return restart(self.path, self.story.key)

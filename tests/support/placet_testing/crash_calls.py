@@ -14,8 +14,8 @@ How = Literal["kill", "torn", "power", "short", "cut"] | int
 """``power``: killed, and what was not synchronised is lost (`crash_power`). ``cut``: the connection
 ends before the call. An int is an error number that the call fails with."""
 
-Part = Literal["first", "sector", "half", "last"]
-"""One byte; whole sectors of a disk; half; all but one byte."""
+Part = Literal["first", "sector", "half", "last", "all"]
+"""One byte; whole sectors of a disk; half; all but one byte; all, and nobody hears of it."""
 PARTS: tuple[Part, ...] = ("first", "sector", "half", "last")
 SECTOR = 512
 

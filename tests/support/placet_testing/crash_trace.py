@@ -214,7 +214,7 @@ def _begun(pid: int, call: Call, arguments: list[int], part: Part) -> int:
         raise ValueError(f"{call} has no parts")
     fd, address, size, offset = arguments[:4]
     sectors = (size - 1) // SECTOR * SECTOR or size // 2
-    sizes = {"first": 1, "sector": sectors, "half": size // 2, "last": size - 1}
+    sizes = {"first": 1, "sector": sectors, "half": size // 2, "last": size - 1, "all": size}
     data = _read(pid, address, size)[: max(sizes[part], 1)]
     own = _taken(pid, fd)
     try:
