@@ -8,7 +8,7 @@ import pytest
 from placet_testing.backends import cases
 from placet_testing.charters import composer, profile, signed
 from placet_testing.constellations import run_of
-from placet_testing.hosts import Ring
+from placet_testing.hosts import Machine, Ring
 
 from placet.client.signing import promote_body
 from placet.core.continuity import check_fork_proof
@@ -21,6 +21,7 @@ from placet.errors import (
     RoleDeniedError,
     VaultStartingError,
 )
+from placet.policy.continuity import Circle
 
 V1, V2 = profile(1), profile(2)
 
@@ -105,6 +106,33 @@ def test_a_fresh_vault_stands_alone(tmp_path):
     ring.beats([one])
     assert one.standing.report().state == "standing"
     ring.close()
+
+
+@pytest.mark.req("I6")
+def test_how_long_a_vault_would_go_on_alone(ring_of, tmp_path):
+    """By the answers that it takes to stand, the newest ones of them; nothing without keys."""
+    ring = ring_of(5, 3)
+    one, clock = ring.machines[0], ring.machines[0].clock
+    ring.beats([one])
+    assert one.standing.lease() == LEASE
+    clock.passes(100)
+    assert one.standing.lease() == LEASE - 100
+    needed = Circle.of(ring.vault_set).needed
+    for there in ring.machines[1:needed]:
+        ring.beat(one, there)
+    assert one.standing.lease() == LEASE - 100, "one of those that it needs is as old as before"
+    ring.beat(one, ring.machines[needed])
+    assert one.standing.lease() == LEASE
+    clock.wall += 10  # the host's clock alone
+    assert one.standing.lease() == LEASE - 10
+    clock.running += LEASE + 1
+    assert (one.standing.lease(), one.standing.report().state) == (0, "starting")
+    one.stop()
+    one.start()
+    assert one.standing.lease() == 0, "nobody has answered this start"
+    lone = Machine(tmp_path, "lone")
+    assert lone.standing.lease() is None
+    lone.stop()
 
 
 @pytest.mark.req("I6")

@@ -33,7 +33,7 @@ from placet.ratls.exchange import VerifiedPeer
 from placet.vault.quota import Quota
 from placet.vault.routes import ROUTES, Asked, Route
 from placet.vault.service import Vault
-from placet.vault.turn import Turn
+from placet.vault.turn import Turn, Turned
 from placet.vault.watch import Answered, Watch, unwatched
 
 Scope = MutableMapping[str, Any]
@@ -63,12 +63,19 @@ class VaultApp:
         watch: Is told of each request once it was answered; decides nothing.
         soon: Awaits what a vault that just started waits for, until a time by the loop's
             clock, and says whether it is worth trying again.
+        turned: Is told of requests that became durable together; decides nothing.
     """
 
-    def __init__(self, vault: Vault, watch: Watch = unwatched, soon: Soon | None = None) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        watch: Watch = unwatched,
+        soon: Soon | None = None,
+        turned: Turned = lambda *_: None,
+    ) -> None:
         self._vault, self._watch, self._soon = vault, watch, soon
         self._quota = Quota(time.monotonic)
-        self._turn = Turn(vault.group)
+        self._turn = Turn(vault.group, turned)
         self._routes = [(route, route.pattern) for route in ROUTES]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

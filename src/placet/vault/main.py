@@ -261,6 +261,7 @@ async def _run(
     ):
         operations.readiness.add(source)
     operations.watch_disk(data)
+    operations.watch_standing(standing, clock.monotonic)
     _show_numbers(operations.meters, vault, journal, collateral, clock)
     stop = asyncio.Event()
     end_on_signals(operations.readiness, stop)
@@ -288,7 +289,7 @@ async def _run(
         await last.enter_async_context(peers.asking())
         await last.enter_async_context(adopting.going_on(vault, identity, producer, completing))
         await serve(
-            VaultApp(vault, operations.watch, peers.soon),
+            VaultApp(vault, operations.watch, peers.soon, operations.watch_turns(journal)),
             make_context(*certificate, server=True),
             exchange,
             host=listen[0],

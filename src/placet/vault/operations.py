@@ -9,7 +9,7 @@ import asyncio
 import logging
 import shutil
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from placet.attest.trust import TrustAnchor
 from placet.attest.verify import EvidenceVerifier
 from placet.core.limits import MIN_FREE
 from placet.errors import PlacetError
+from placet.storage.log import Log
 from placet.vault.door import VaultDoor
-from placet.vault.meters import Meters
+from placet.vault.meters import SIZES, Meters
 from placet.vault.readiness import Readiness, Reason
+from placet.vault.standing import Standing
+from placet.vault.turn import Turned
 from placet.vault.watch import Answered, write
 
 CLOCK_BACK = 300
@@ -72,6 +75,45 @@ class Operations:
             "placet_connections_refused",
             "Turned away or cut since the start.",
             lambda: door.refused,
+        )
+
+    def watch_turns(self, log: Log) -> Turned:
+        """Return what measures turns that logged something: what only read costs no fsync."""
+        requests = self.meters.histogram(
+            "placet_turn_requests", "Requests that were made durable together.", SIZES
+        )
+        commits = self.meters.histogram(
+            "placet_commit_seconds", "Time in which they became durable, once decided."
+        )
+        known = log.head()[0]
+
+        def turned(count: int, seconds: float) -> None:
+            nonlocal known
+            before, known = known, log.head()[0]
+            if known > before:
+                requests.observe(count)
+                commits.observe(seconds)
+
+        return turned
+
+    def watch_standing(self, standing: Standing, running: Callable[[], float]) -> None:
+        """Show how long this vault stands already, and how long it would without an answer."""
+        began: float | None = None
+
+        def stands() -> float | None:
+            nonlocal began
+            if standing.report().state != "standing":
+                began = None
+                return None
+            began = running() if began is None else began
+            return running() - began
+
+        self.meters.gauge(
+            "placet_lease_seconds", "Until keys are not served, if no witness answers.",
+            standing.lease,
+        )  # fmt: skip
+        self.meters.gauge(
+            "placet_standing_seconds", "Since it stands without a break, as scrapes saw it.", stands
         )
 
     def watch_disk(self, folder: Path) -> None:

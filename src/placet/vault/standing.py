@@ -190,6 +190,11 @@ class Standing:
         """Return each witness's newest answer."""
         return tuple(a.signed for a in self._answers.values())
 
+    def lease(self) -> float | None:
+        """Return the seconds until some key is not served, if nobody answers; none without keys."""
+        ages = self._ages()
+        return min((self._left(circle, ages) for circle in self._circles.all), default=None)
+
     def knows(self, vault: str) -> bool:
         """Say whether a vault keeps a key together with this one."""
         return vault in self._circles.peers
@@ -294,16 +299,22 @@ class Standing:
         return self._log.consistency(size, self._log.head()[0])[0]
 
     def _fresh(self) -> dict[str, int]:
-        """Return who answered within the lease, and how its clock differs from ours.
+        """Return who answered within the lease, and how its clock differs from ours."""
+        ages = self._ages()
+        return {peer: a.skew for peer, a in self._answers.items() if ages[peer] <= LEASE}
 
-        The lease ends by whichever clock says so first: a host may set one back.
-        """
+    def _ages(self) -> dict[str, float]:
+        """Return how old each answer is, by whichever clock says more: a host may set one back."""
         at, wall = self._clock.monotonic(), self._clock.wall()
-        return {
-            peer: answer.skew
-            for peer, answer in self._answers.items()
-            if max(at - answer.at, wall - answer.wall) <= LEASE
-        }
+        return {peer: max(at - a.at, wall - a.wall) for peer, a in self._answers.items()}
+
+    def _left(self, circle: Circle, ages: dict[str, float]) -> float:
+        answered = set[str]()
+        for peer in sorted(ages, key=ages.__getitem__):
+            answered.add(peer)
+            if circle.stands(self.id, answered):
+                return max(0.0, LEASE - ages[peer])
+        return 0.0
 
     def _stands(self, circle: Circle, fresh: dict[str, int], within: set[str] | None) -> None:
         skews = {

@@ -6,6 +6,7 @@ One fsync a turn of the event loop, and not one a request. No answer leaves befo
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +15,8 @@ from placet.core.limits import MAX_TURN
 from placet.errors import PlacetError
 
 Call = Callable[[], object]
+Turned = Callable[[int, float], object]
+"""Is told how many requests a turn decided, and in how many seconds that became durable."""
 
 
 class Turn:
@@ -21,10 +24,15 @@ class Turn:
 
     Args:
         group: Makes what is committed inside durable when it ends, or raises.
+        turned: Is told of turns that ended well; decides nothing.
     """
 
-    def __init__(self, group: Callable[[], AbstractContextManager[None]]) -> None:
-        self._group = group
+    def __init__(
+        self,
+        group: Callable[[], AbstractContextManager[None]],
+        turned: Turned = lambda *_: None,
+    ) -> None:
+        self._group, self._turned = group, turned
         self._waiting = deque[tuple[Call, asyncio.Future[object]]]()
 
     async def run(self, call: Call) -> object:
@@ -48,9 +56,12 @@ class Turn:
             asyncio.get_running_loop().call_soon(self._run)
         # Whose peer went away before its turn asks nothing any more.
         asked = [(call, done) for call, done in ready if not done.cancelled()]
+        durable = decided = time.monotonic()
         try:
             with self._group():
                 outcomes = [_outcome(call) for call, _ in asked]
+                decided = time.monotonic()
+            durable = time.monotonic()
         except Exception as e:  # noqa: BLE001 - whatever it is, no answer leaves
             outcomes = [(None, _copy(e)) for _ in asked]
         for (_, done), (answer, problem) in zip(asked, outcomes, strict=True):
@@ -58,6 +69,8 @@ class Turn:
                 done.set_result(answer)
             else:
                 done.set_exception(problem)
+        if durable > decided:
+            self._turned(len(asked), durable - decided)
 
 
 def _outcome(call: Call) -> tuple[object, Exception | None]:

@@ -96,6 +96,44 @@ def test_a_histogram_counts_the_bound_itself() -> None:
     assert 'x_seconds_bucket{le="0.5"} 1' in one.lines()
 
 
+def test_turns_are_measured_where_they_logged(tmp_path) -> None:
+    """What only reads waits for no disk, and would drown what does."""
+    bench, operations = open_bench(tmp_path), Operations()
+    bench.log.commit(Draft(kind="boot"), now=NOW)
+    turned = operations.watch_turns(bench.log)
+    turned(9, 0.5)
+    bench.log.commit(Draft(kind="x"), now=NOW)
+    turned(3, 0.004)
+    turned(9, 0.5)
+    got = parsed(operations.meters.render())
+    assert (got["placet_turn_requests_sum"], got["placet_turn_requests_count"]) == (3, 1)
+    assert got['placet_turn_requests_bucket{le="2"}'] == 0
+    assert got['placet_commit_seconds_bucket{le="0.005"}'] == 1
+    assert got["placet_commit_seconds_sum"] == 0.004
+    bench.store.close()
+
+
+def test_how_long_a_vault_stands_is_told() -> None:
+    """From the first look at which it does; a look at which it does not begins anew."""
+    standing, operations, now = Mock(), Operations(), 1000.0
+    operations.watch_standing(standing, lambda: now)
+
+    def look(state: str, at: float) -> float | None:
+        nonlocal now
+        now, standing.report.return_value.state = at, state
+        return parsed(operations.meters.render()).get("placet_standing_seconds")
+
+    standing.lease.return_value = None
+    assert look("starting", 1000) is None
+    assert "placet_lease" not in operations.meters.render()
+    assert look("standing", 1010) == 0
+    assert look("standing", 1070) == 60
+    assert look("starting", 1080) is None
+    standing.lease.return_value = 599.5
+    assert look("standing", 1090) == 0
+    assert parsed(operations.meters.render())["placet_lease_seconds"] == 599.5
+
+
 # --- readiness ---------------------------------------------------------------------------
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pytest
@@ -22,6 +24,8 @@ from placet.core.dsse import Signed, open_signed
 from placet.core.encoding import decode, encode
 from placet.core.limits import MAX_TURN
 from placet.core.messages import ReleaseAnswer, Released, ReleaseRequest
+from placet.errors import UnavailableError
+from placet.vault import turn as turns
 from placet.vault.http import VaultApp
 from placet.vault.turn import Turn
 
@@ -290,8 +294,6 @@ async def test_a_disk_or_database_that_fails_at_commit_loses_nothing(
 
 async def test_peer_that_went_away_asks_nothing_any_more() -> None:
     """Its place in the queue is passed over; the others are served."""
-    import contextlib
-
     ran = []
     turn = Turn(contextlib.nullcontext)
     first, second = (asyncio.ensure_future(turn.run(lambda n=n: ran.append(n))) for n in (1, 2))
@@ -301,3 +303,27 @@ async def test_peer_that_went_away_asks_nothing_any_more() -> None:
     assert ran == [2]
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_whoever_runs_a_vault_hears_of_turns_that_are_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """How many requests, and how long the end of the group took; nothing of one that failed."""
+    heard = list[tuple[int, float]]()
+    # Each turn looks when it begins, when all is decided, and when that is durable.
+    clock = Mock(monotonic=Mock(side_effect=[10.0, 15.0, 15.25, 20.0, 25.0]))
+    monkeypatch.setattr(turns, "time", clock)
+    failing = False
+
+    @contextlib.contextmanager
+    def group() -> Iterator[None]:
+        yield
+        if failing:
+            raise UnavailableError("the disk is full")
+
+    turn = Turn(group, lambda *said: heard.append(said))
+    await asyncio.gather(*(turn.run(lambda: None) for _ in range(3)))
+    failing = True
+    with pytest.raises(UnavailableError):
+        await turn.run(lambda: None)
+    assert heard == [(3, 0.25)]
