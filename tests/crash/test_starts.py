@@ -6,7 +6,7 @@ It is started again, and is who it was; nothing is missing, and it serves.
 from __future__ import annotations
 
 import pytest
-from placet_testing.crash_bench import OPENING, PROGRAM, SQLITE, STORE_1, WAS
+from placet_testing.crash_bench import EARLIER, PROGRAM, SQLITE, STORE_1, WAS
 from placet_testing.crash_calls import AFTERWARDS, Fault
 from placet_testing.crash_checks import opened
 from placet_testing.crash_starts import FILES, clean_stop, end, first_start, restart, start
@@ -63,7 +63,7 @@ async def test_restart(rehearsed, table, faults_of):
 @pytest.mark.req("R7.2", "R7.3", "I16")
 async def test_migration(bench_of, table, faults_of):
     """The first start of a newer release: schema 1 or 2, all that was there, and it goes on."""
-    bench = bench_of(OPENING)
+    bench = bench_of(EARLIER)
     bench.take(STORE_1 / "vault.db")
     whole = await start(bench)
     assert whole.said["vault"] == WAS["vault"]

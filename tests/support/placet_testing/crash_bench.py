@@ -49,8 +49,8 @@ FOLDING = Variant(crash_rows.FOLDING, {"checkpoint_rows": 0})
 STORE_1 = Path(__file__).resolve().parents[3] / "vectors" / "releases" / "store-1"
 WAS = json.loads((STORE_1 / "contents.json").read_text())
 """What must be found in it."""
-OPENING = replace(PROGRAM, settings={"sealing_key": WAS["sealing_key"]}, job="opening")
-"""What it does with its store before it serves, for the one store that an old release left."""
+EARLIER = replace(PROGRAM, settings={"sealing_key": WAS["sealing_key"]})
+"""The same on the machine whose store an earlier release left."""
 
 
 @dataclass(frozen=True, slots=True)

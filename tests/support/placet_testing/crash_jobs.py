@@ -8,8 +8,6 @@ import json
 import logging
 import os
 import socket
-import time
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,10 @@ from placet.agent import main as agent_main
 from placet.cli.main import OWN, cli
 from placet.storage import sqlite
 from placet.storage.postgresql import PostgresqlStore
-from placet.storage.sealed import Seal
 from placet.vault import main as vault_main
 from placet_testing import serving as serving_module
 from placet_testing.crash_plants import PLANTS
 from placet_testing.serving import serving
-from placet_testing.standing import AlwaysStanding
 from placet_testing.tee import Tee, vault_config, workload_config
 
 # Commands and the driver are imported when they are asked for: here, once for all lives.
@@ -65,6 +61,8 @@ def program(control: socket.socket, *, folder: str, number: int, settings: dict[
 
     logging.getLogger("placet.vault").addHandler(Ready())
     tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
+    if "sealing_key" in settings:
+        tee.sealing_key = lambda: bytes.fromhex(settings["sealing_key"])  # type: ignore[method-assign]
     vault_main.open_producer = lambda: tee
     if "plant" in settings:
         PLANTS[settings["plant"]]()
@@ -73,20 +71,6 @@ def program(control: socket.socket, *, folder: str, number: int, settings: dict[
     code = vault_main.main(["--listen", listen, "--data", folder, "--store", store])
     control.send(json.dumps({"code": code}).encode())
     return code
-
-
-def opening(control: socket.socket, *, folder: str, number: int, settings: dict[str, Any]) -> None:
-    """Open a store as ``placet vault serve`` does, with a sealing key of its own; serve nobody."""
-    assert number == 1, "its file has no number"
-    tee = Tee(vault_config(), boot=f"boot-{os.urandom(4).hex()}")
-    seal = Seal(bytes.fromhex(settings["sealing_key"]), "", os.urandom)
-    with contextlib.closing(vault_main.open_store(Path(folder), vault_main.SQLITE, seal)) as store:
-        alone = partial(AlwaysStanding, ring=folder)
-        _, identity, _, _, _ = vault_main.open_vault(tee, store, int(time.time()), alone)
-        said = {"vault": identity.id, "boots": identity.boots}
-        control.send(json.dumps(said).encode())
-        control.settimeout(None)
-        control.recv(1)
 
 
 def command(
