@@ -175,6 +175,8 @@ class PostgresqlBackend:
                 f"synchronous_commit is {found and found[0]}: commits would not be durable",
                 "Set synchronous_commit to on for this database and its role.",
             )
+        # For this session: who changes the server's settings meanwhile changes nothing here.
+        db.execute(f"SET synchronous_commit = {found[0]}")
         db.execute(f"SET lock_timeout = '{LOCKED}'")
         db.execute(f"SET idle_in_transaction_session_timeout = '{ABANDONED}'")
         sql = "SELECT 1 FROM information_schema.tables WHERE table_name = 'placet_schema'"

@@ -23,6 +23,7 @@ from placet.storage.log import Log
 from placet.storage.postgresql import PostgresqlBackend, PostgresqlStore
 from placet.storage.sealed import Seal
 from placet.storage.store import Append, Batch, Put, Stored
+from placet_dev.waiting import wait_for
 
 pytestmark = [
     pytest.mark.usefixtures("backend"),
@@ -111,6 +112,26 @@ def test_database_that_forgets_is_refused(server, word):
         db.execute(f"ALTER DATABASE {name} SET synchronous_commit = {word}")
     with pytest.raises(UnavailableError, match="synchronous_commit"):
         opened(uri)
+
+
+@pytest.mark.req("R7.3")
+def test_server_that_is_told_to_forget_meanwhile_does_not_for_us(files, server):
+    """Its settings are read again while sessions live; ours keeps what it was opened under."""
+    show = "SHOW synchronous_commit"
+    with (
+        closing(psycopg.connect(server.uri, autocommit=True)) as db,
+        closing(files.store()) as ours,
+    ):
+        try:
+            db.execute("ALTER SYSTEM SET synchronous_commit = off")
+            db.execute("SELECT pg_reload_conf()")
+            wait_for(lambda: db.execute(show).fetchone() == ("off",) or None, "the new settings")
+            put(ours, "key/a", b"1")
+            assert ours._backend._db.execute(show).fetchone() == ("on",)
+        finally:
+            db.execute("ALTER SYSTEM RESET synchronous_commit")
+            db.execute("SELECT pg_reload_conf()")
+            wait_for(lambda: db.execute(show).fetchone() == ("on",) or None, "the old settings")
 
 
 def test_later_schema_is_refused(files):
