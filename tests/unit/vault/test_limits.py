@@ -305,6 +305,7 @@ def broken(number: int):
 
 
 @pytest.mark.req("R8.4")
+@pytest.mark.usefixtures("backend")
 async def test_evidence_that_was_refused_is_not_looked_at_again(checks, monkeypatch) -> None:
     """The same bytes get the same answer without a signature; good ones are verified each time."""
     calls, real = [], room.verify_evidence
@@ -329,6 +330,7 @@ async def test_evidence_that_was_refused_is_not_looked_at_again(checks, monkeypa
 
 
 @pytest.mark.req("R8.4")
+@pytest.mark.usefixtures("backend")
 async def test_a_flood_of_bad_evidence_is_verified_a_few_at_one_time(checks, monkeypatch) -> None:
     """Never more than the limit at once, beside the loop; the good one's turn comes in between."""
     main, now_running, most, order = threading.current_thread(), 0, 0, list[bool]()
