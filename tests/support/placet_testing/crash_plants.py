@@ -66,8 +66,8 @@ def two_steps() -> None:
     """Write the records in one transaction and their log entries in the next."""
     began, commit = Turn.__init__, Log.commit
 
-    def alone(self: Turn, _group: object) -> None:
-        began(self, contextlib.nullcontext)
+    def alone(self: Turn, _group: object, *more: Any) -> None:
+        began(self, contextlib.nullcontext, *more)
 
     def in_two(self: Log, *drafts: Any, changes: Any = (), **more: Any) -> Any:
         if changes:
