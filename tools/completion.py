@@ -72,6 +72,7 @@ TEXTS = frozenset(
         "--tcb-signer",
         "--type-out",
         "dev logs NAME",
+        "doctor --probe",  # of the operator's own network
         "key add KEYID",  # not known here yet
         "key new LABEL",
         "oidc enrol ISSUER",

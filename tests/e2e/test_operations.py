@@ -15,6 +15,7 @@ import pytest
 from placet_testing.serving import client_context
 
 from placet.attest.trust import trust_from_config
+from placet.cli import doctor_probe
 from placet.client.clock import HostClock
 from placet.core.encoding import b64
 from placet.errors import UnavailableError
@@ -103,6 +104,10 @@ async def test_a_vault_that_is_told_to_end_finishes_what_it_began(
     one = constellation
     assert probe(one, "/healthz")[0] == 200
     assert probe(one, "/readyz") == (200, '{"ready":true,"reasons":[]}')
+    seen = await asyncio.to_thread(doctor_probe.probe, f"127.0.0.1:{one.vaults[0].probe}")
+    assert (seen.why, list(doctor_probe.probe_findings(seen))) == ("", [])
+    # It has no key yet, so no lease.
+    assert seen.numbers.keys() == doctor_probe.NUMBERS.keys() - {"lease"}
     raw = await visit(one)
     nonce = b64(os.urandom(32))
     raw.transport.write(f"GET /v1/status?nonce={nonce} HTTP/1.1\r\nhost: v\r\n\r\n".encode())

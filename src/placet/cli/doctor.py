@@ -10,6 +10,7 @@ from rich.text import Text
 
 from placet.cli.arguments import key_arguments
 from placet.cli.doctor_findings import findings
+from placet.cli.doctor_probe import probe, probe_document, probe_findings, show_probes
 from placet.cli.doctor_visit import Examined, Finding, Visit
 from placet.cli.look import Look, look
 from placet.cli.output import (
@@ -42,25 +43,35 @@ NONCE = 32
 
 @click.command()
 @key_arguments
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Ask a vault of yours by its probe too: disk, lease; repeatable.",
+)
 @json_option
 @reported
-def doctor(*, names: tuple[str, ...], as_json: bool) -> int:
+def doctor(*, names: tuple[str, ...], probes: tuple[str, ...], as_json: bool) -> int:
     r"""Look for what could go wrong soon: at the vaults of keys, and in their charters.
 
     Of each vault: does it answer, prove itself and serve; its clock; until when what vouches
     for its platform counts; whether it might lose its sealed disk. Of each key: how many
     vaults may be lost, who alone can stop it, what waits, what is about to end. Without KEY,
     all keys that are known here. Exit code 1 with findings, 4 when a key could not be
-    released now. Nothing is changed anywhere.
+    released now. Nothing is changed anywhere. An operator adds --probe, for what a vault
+    tells nobody else.
 
     \b
     Examples:
       placet doctor
+      placet doctor --probe 127.0.0.1:9443
       placet doctor notes/data --json
     """
     home = Home.find()
     named = names or tuple(known.key for known in home.known_keys())
-    if not named:
+    probed = [probe(where) for where in probes]
+    if not (named or probed):
         raise NotFoundError(
             "no key is known here", "Make one: placet key new. Or add one: placet key add"
         )
@@ -77,9 +88,14 @@ def doctor(*, names: tuple[str, ...], as_json: bool) -> int:
             documents.append(_document(target, seen, found))
         else:
             _show(target, seen, found)
+    told = [tuple(probe_findings(one)) for one in probed]
     if as_json:
-        print_json({"keys": documents})
-    return worst
+        of_probes = [probe_document(*both) for both in zip(probed, told, strict=True)]
+        print_json({"keys": documents} | ({"probes": of_probes} if of_probes else {}))
+    elif probed:
+        show_probes(probed)
+        _tell([one for each in told for one in each])
+    return max(worst, FINDINGS) if any(told) else worst
 
 
 def _visit(target: Target) -> Visit:
@@ -169,6 +185,10 @@ def _show(target: Target, seen: Visit, found: Sequence[Finding]) -> None:
         left = f"{seen.spare} may be lost" if seen.spare >= 0 else "too few"
         line = f"{able} of {vaults.n} vaults could release now, {vaults.k} are needed: {left}"
         answer((good if seen.spare > 0 else odd if not seen.spare else bad)(line))
+    _tell(found)
+
+
+def _tell(found: Sequence[Finding]) -> None:
     for one in found:
         where = f"vault {one.vault}: " if one.vault else ""
         answer(Text.assemble("- ", where, odd(one.what), f": {plain(one.detail)}"))

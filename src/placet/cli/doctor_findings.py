@@ -1,8 +1,8 @@
 """What could go wrong with a key soon, judged from what its vaults proved and said. Pure.
 
 What a vault proves is evidence; what it says of itself (standing, time) is signed by nobody
-else, and findings say so. What only its own machine knows (disk, network) is not here: see
-its ``/readyz`` (docs/operations.md).
+else, and findings say so. What only its own machine knows (disk) its probe tells to whoever
+runs it: `placet.cli.doctor_probe`.
 """
 
 from __future__ import annotations
