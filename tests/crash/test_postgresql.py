@@ -54,10 +54,10 @@ async def test_killed_at_every_call(rehearsed_there, table, whole, name):
     if not whole:
         writing = every[told.index(BEGIN) :]
         every = [every[0], *writing] if name in WHOLE else [*every[-3:]]
-    struck = set()
+    struck, done = set(), None if whole else set()
     for what, before in every:
         try:
-            outcome = await point(bench, dry, Fault(before, what=what))
+            outcome = await point(bench, dry, Fault(before, what=what), done)
         except LookupError:
             assert before, f"{name}: there is no {what}"
             continue

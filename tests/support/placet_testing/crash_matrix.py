@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from placet.ratls.http import Answer
 from placet_testing.crash_bench import Bench, Outcome
 from placet_testing.crash_calls import AFTERWARDS, Call, Fault
-from placet_testing.crash_checks import Restarted, check_receipt, meaning, receipts
+from placet_testing.crash_checks import Restarted, State, check_receipt, meaning, receipts
 from placet_testing.crash_story import Operation
 
 
@@ -39,8 +39,18 @@ async def dry_run(bench: Bench, operation: Operation) -> Dry:
     return Dry(operation, before, after, outcome.calls[: answered + 1], outcome.answer)
 
 
-async def point(bench: Bench, dry: Dry, fault: Fault) -> Outcome:
-    """Have one fault strike an operation; check what is left, and that repeating completes it."""
+async def point(
+    bench: Bench, dry: Dry, fault: Fault, completed_from: set[State] | None = None
+) -> Outcome:
+    """Have one fault strike an operation; check what is left, and that repeating completes it.
+
+    Args:
+        bench: Where.
+        dry: The operation.
+        fault: What strikes it.
+        completed_from: Where what is left is its state and nothing else, as the rows of a database:
+            states from which it was completed before. Those are not tried again.
+    """
     operation = dry.operation
     bench.begin(operation.step)
     outcome = await bench.ask(operation, fault)
@@ -55,7 +65,10 @@ async def point(bench: Bench, dry: Dry, fault: Fault) -> Outcome:
         assert left.state == dry.after.state, f"{where}: told, and not there"
     if outcome.answer is not None:
         check_answer(outcome.answer, left, dry, where)
-    await completed(bench, dry, left, outcome, where)
+    if completed_from is None or left.state not in completed_from or outcome.answer:
+        await completed(bench, dry, left, outcome, where)
+    if completed_from is not None:
+        completed_from.add(left.state)
     return replace(outcome, stood="after" if left.state == dry.after.state else "before")
 
 
