@@ -23,7 +23,7 @@ from placet import storage
 from placet_dev.waiting import size, written
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
-RULES = "local all vault trust\nhostssl all all all scram-sha-256\n"
+RULES = "local all vault trust\nhost{} all all all scram-sha-256\n"
 UNAVAILABLE = 4
 """The exit code."""
 
@@ -53,8 +53,11 @@ def identity() -> tuple[bytes, bytes]:
 
 
 @contextlib.contextmanager
-def set_up(port: int, key: bytes, certificate: bytes) -> Iterator[str]:
-    """Run a server with TLS and passwords, and the page's SQL; yield its administrator's URI."""
+def set_up(port: int, key: bytes, certificate: bytes) -> Iterator[tuple[str, bool]]:
+    """Run a server with passwords and TLS, and the page's SQL.
+
+    Yields its administrator's URI, and whether it was built with TLS: Debian's is, a wheel's not.
+    """
     more = (*postgresql.FORGETFUL, "listen_addresses=localhost", f"port={port}")
     with postgresql.serving(more=more) as server:
         assert server is not None
@@ -68,13 +71,17 @@ def set_up(port: int, key: bytes, certificate: bytes) -> Iterator[str]:
                 if server.account is not None:
                     os.chown(path, server.account.pw_uid, server.account.pw_gid)
                 db.execute(f"ALTER SYSTEM SET {setting} = '{path}'")
-            db.execute("ALTER SYSTEM SET ssl = on")
+            try:
+                db.execute("ALTER SYSTEM SET ssl = on")
+                tls = True
+            except psycopg.errors.InvalidParameterValue:
+                tls = False
             for statement in on_the_page(r"```sql\n(.*?)```").split(";")[:-1]:
                 db.execute(statement)
-        (server.folder / "data" / "pg_hba.conf").write_text(RULES)
+        (server.folder / "data" / "pg_hba.conf").write_text(RULES.format("ssl" if tls else ""))
         server.stop()
         server.start()
-        yield uri
+        yield uri, tls
 
 
 def test_setting_up_is_as_the_page_says(tmp_path: Path) -> None:
@@ -98,7 +105,7 @@ def test_setting_up_is_as_the_page_says(tmp_path: Path) -> None:
         assert one.process.wait(60) == UNAVAILABLE, why
         assert "the database does not answer: OperationalError" in written(one.log, before), why
 
-    with set_up(port, key, certificate) as uri:
+    with set_up(port, key, certificate) as (uri, tls):
         authority.write_bytes(certificate)
         password.chmod(0o644)
         refused("others may read the password")
@@ -106,6 +113,9 @@ def test_setting_up_is_as_the_page_says(tmp_path: Path) -> None:
         authority.write_bytes(identity()[1])
         refused("another server's certificate")
         authority.write_bytes(certificate)
+        if not tls:
+            refused("no TLS, where it must be")
+            one.store = one.store.replace("sslmode=verify-full", "sslmode=disable")
         one.begin()
         one.ready()
         with contextlib.closing(psycopg.connect(uri.replace("/postgres?", "/vault1?"))) as db:
@@ -114,7 +124,7 @@ def test_setting_up_is_as_the_page_says(tmp_path: Path) -> None:
                 ("entries",), ("placet_schema",), ("records",), ("tree",),
             ]  # fmt: skip
             by = "FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'vault1'"
-            assert db.execute(f"SELECT ssl {by}").fetchall() == [(True,)]
+            assert db.execute(f"SELECT ssl {by}").fetchall() == [(tls,)]
         assert one.end() == 0
     assert secret not in one.log.read_text()
 
