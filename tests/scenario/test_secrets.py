@@ -33,6 +33,7 @@ from placet_testing.ports import free_port
 from placet_testing.serving import trust
 from placet_testing.tee import Tee, dev_pki, vault_config, workload_config
 
+from placet.agent import main as agent_main
 from placet.agent import unlock
 from placet.agent.unlock import Agent
 from placet.agent.volume import EmbeddedVolume, Unlocked
@@ -552,6 +553,25 @@ def test_a_vault_that_cannot_start_tells_no_secret(
     assert (got, found_in(secrets, {"stderr": stream.getvalue().encode()})) == (code, set())
     assert stream.getvalue()
     assert "Traceback" not in stream.getvalue()
+
+
+@pytest.mark.req("I13", "R4.9")
+def test_an_app_that_cannot_start_tells_the_platform_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not what an unforeseen failure says: the platform keeps what an app prints."""
+    secrets, secret = Secrets(), os.urandom(32)
+    secrets.add("data key", secret)
+    monkeypatch.setattr(agent_main.resource, "setrlimit", lambda *_: None)
+    app = Tee(workload_config("sha256:" + "00" * 32))
+    monkeypatch.setattr(agent_main, "open_producer", lambda: app)
+    broken = Mock(side_effect=RuntimeError(f"no room for {secret!r}, {secret.hex()}"))
+    monkeypatch.setattr(agent_main, "EmbeddedVolume", broken)
+    argv = ["--key", "sha256:" + "00" * 32, "--volume", str(tmp_path), "true"]
+    assert agent_main.main(argv) == agent_main.BROKEN
+    said = "".join(capfd.readouterr())
+    assert said.startswith("placet run: failed inside: RuntimeError at ")
+    assert found_in(secrets, {"said": said.encode()}) == set()
 
 
 @pytest.mark.req("I13")

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from traceback import extract_tb
 
 from placet.agent.child import run_child
 from placet.agent.unlock import Agent
@@ -27,8 +28,8 @@ from placet.client.clock import HostClock
 from placet.errors import NotApprovedError, PlacetError, UnavailableError
 from placet.ratls.context import self_test
 
-DENIED, UNAVAILABLE = 77, 75
-"""Exit codes before the child starts (sysexits.h: EX_NOPERM, EX_TEMPFAIL)."""
+DENIED, UNAVAILABLE, BROKEN = 77, 75, 70
+"""Exit codes before the child starts (sysexits.h: EX_NOPERM, EX_TEMPFAIL, EX_SOFTWARE)."""
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 
@@ -74,6 +75,10 @@ def main(argv: Sequence[str]) -> int:
     except PlacetError as e:
         _explain(e)
         return UNAVAILABLE if isinstance(e, UnavailableError) else DENIED
+    except Exception as e:  # noqa: BLE001 - a traceback would show its text, to the platform (I13)
+        at = extract_tb(e.__traceback__)[-1]
+        _tell(f"failed inside: {type(e).__name__} at {Path(at.filename).name}:{at.lineno}")
+        return BROKEN
     try:
         return run_child(options.command, unlocked, os.environ)
     except UnavailableError as e:
