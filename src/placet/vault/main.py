@@ -137,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as e:
         print(f"placet vault: {options.listen}: {e.strerror or e}", file=sys.stderr)  # noqa: T201
         return 4
-    except Exception as e:
+    except Exception as e:  # a traceback would show its text (I13)
         log.critical("ended by a failure inside", exc_info=e)
         return 1
     return 0
