@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,15 +34,18 @@ from placet.errors import (
     KeyCheckError,
     KeyDeletedError,
     NotApprovedError,
+    NotFoundError,
     PlacetError,
     PolicyDeniedError,
     RoleDeniedError,
+    UnavailableError,
     VaultStartingError,
     VerificationError,
 )
 from placet.policy.charter import replay
+from placet.sharing.key import deal
 from placet.storage.store import Put
-from placet.vault import handover
+from placet.vault import handover, takeover
 from placet.vault.records import KeyRecord, LinesRecord, Package
 from placet.vault.takeover import check_package
 from placet.vault.witnessing import lines_name, seen_name
@@ -297,6 +301,19 @@ def _share(package: Package) -> Package:
     return msgspec.structs.replace(package, record=record)
 
 
+def _other_share(package: Package) -> Package:
+    committed = package.record.committed
+    assert committed is not None
+    dealing = deal(
+        bytes(32), key="sha256:" + "11" * 32, vaults=[s.vault for s in committed.manifest.shares],
+        k=2, generation=1, attempt=1, prev=None, rng=os.urandom,
+    )  # fmt: skip
+    share = b64(dealing.shares[package.vault])
+    wrong = msgspec.structs.replace(committed, manifest=dealing.manifest, share=share)
+    record = msgspec.structs.replace(package.record, committed=wrong)
+    return msgspec.structs.replace(package, record=record)
+
+
 def _signature(package: Package) -> Package:
     item = package.record.charter[0]
     signature = item.signed.signatures[0]
@@ -317,9 +334,18 @@ def _signature(package: Package) -> Package:
         # The birth alone does not name the release that takes over.
         (_without(1), PolicyDeniedError),
         (_share, KeyCheckError),
+        (_other_share, VerificationError),
         (_signature, PlacetError),
     ],
-    ids=["key", "vault", "no charter", "older charter", "share", "signature"],
+    ids=[
+        "key",
+        "vault",
+        "no charter",
+        "older charter",
+        "share",
+        "another key's share",
+        "signature",
+    ],
 )
 def test_a_package_is_checked_before_any_of_it_counts(
     story: Leaving, change: Callable[[Package], Package], expect: type[PlacetError]
@@ -331,6 +357,43 @@ def test_a_package_is_checked_before_any_of_it_counts(
     with pytest.raises(expect):
         check_package(raw, story.key, story.old.as_sender(), release=code_id(profile(2)))
     check_package(steps.raw, story.key, story.old.as_sender(), release=code_id(profile(2)))
+
+
+def test_what_is_too_large_to_hand_over_stays_where_it_is(
+    story: Leaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is served on: nothing was let go."""
+    monkeypatch.setattr(handover, "MAX_PACKAGE", 100)
+    with pytest.raises(UnavailableError, match="too large"):
+        story.hand_over().ask()
+    assert story.old.serves(story.key)
+
+
+def test_others_are_told_of_a_key_by_who_has_it(story: Leaving) -> None:
+    """News are for vaults that keep the key as well, and of keys that were not let go."""
+    news, steps = story.old.vault._news, story.hand_over()
+    other = replay(story.statements).vault_set.ids[1]
+    assert [told.key for told in news.since(other, 0)[0]] == [story.key]
+    assert news.since("sha256:" + "99" * 32, 0)[0] == ()
+    steps.run()
+    assert news.since(other, 0)[0] == ()
+
+
+def test_two_records_of_one_key_are_joined_only_if_they_fit(story: Leaving) -> None:
+    """Not if another manifest was committed here, nor if this process had the key and let go."""
+    steps = story.hand_over()
+    with pytest.raises(NotFoundError):
+        story.old.vault.activate(story.key)
+    steps.run()
+    record = steps.new.vault._keys.get(story.key).record
+    assert record.committed is not None
+    manifest = msgspec.structs.replace(record.committed.manifest, attempt=2)
+    other = msgspec.structs.replace(record.committed, manifest=manifest)
+    with pytest.raises(ConflictError, match="another manifest"):
+        takeover._merged(msgspec.structs.replace(record, committed=other), record)
+    let_go = story.old.vault._keys.get(story.key).record
+    with pytest.raises(ConflictError, match="handed it on"):
+        takeover._merged(let_go, record)
 
 
 def test_a_package_from_a_release_that_the_owner_never_named_is_refused(story: Leaving) -> None:

@@ -40,7 +40,7 @@ class Staging(VaultCore):
         """Keep a stage, or take one back. No release decision reads what is kept here (I4)."""
         sent, now = open_statement(request.signed), self._clock.now()
         if isinstance(sent.statement, RevokePending):
-            return self._revoke_pending(sent)
+            return self._revoke_pending(sent, sent.statement)
         if not isinstance(sent.statement, Stage):
             raise MalformedError(
                 "only stage and revoke-pending are kept as pending",
@@ -83,10 +83,7 @@ class Staging(VaultCore):
                 found += [i.signed for i in self._pending(app)[1] if i.staged_by in may]
         return PendingAnswer(pending=tuple(found))
 
-    def _revoke_pending(self, sent: UntrustedStatement) -> StageAnswer:
-        statement = sent.statement
-        if not isinstance(statement, RevokePending):
-            raise TypeError("sent: not a revoke-pending")
+    def _revoke_pending(self, sent: UntrustedStatement, statement: RevokePending) -> StageAnswer:
         if statement.key is None:
             raise MalformedError("revoke-pending names the key, or the app's key, it is about")
         state, stage = self._mine(statement.key), statement.body.stage

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from placet_testing.charters import (
     NOW,
     birth_body,
@@ -28,8 +29,8 @@ from placet.core.encoding import b64, encode
 from placet.core.limits import MAX_BODY
 from placet.core.messages import CourierItem, StageRequest, Taken, TakeRequest
 from placet.core.signer import KeySignature
-from placet.core.statement import UntrustedStatement, compose
-from placet.errors import MalformedError, RateLimitedError
+from placet.core.statement import UntrustedStatement, compose, open_statement
+from placet.errors import MalformedError, NotFoundError, RateLimitedError
 from placet.policy.gate import decide_release
 
 V1, V2, V3 = profile(1), profile(2), profile(3)
@@ -150,6 +151,27 @@ def test_strangers_stages_are_not_shown_with_a_key(story: Story) -> None:
     assert len(vault.pending("notes").pending) == 1
     vault.stage(stage_for_app(6, "platform"))
     assert len(vault.pending(story.key).pending) == 1
+
+
+@pytest.mark.req("I4")
+def test_what_is_pending_is_taken_back_one_by_one(story: Story) -> None:
+    """By a statement that names a key; what belongs into a charter is no stage."""
+    vault = story.benches[0].vault
+    first, second = (vault.stage(stage_for_app(number, "platform")) for number in (5, 6))
+    body = promote_body(story.policy, profile(5))
+    promote = signed(composer().promote(story.policy, body), "owner")
+    with pytest.raises(MalformedError, match="only stage and revoke-pending"):
+        vault.stage(StageRequest(signed=promote.signed()))
+    revoke = composer().revoke(story.key, second.stage, "no")
+    nobodys = signed(compose(replace(revoke.statement, key=None), ()), "platform")
+    with pytest.raises(MalformedError, match="names the key"):
+        vault.stage(StageRequest(signed=nobodys.signed()))
+    before = vault.pending("notes").pending
+    vault.stage(StageRequest(signed=signed(revoke, "platform").signed()))
+    assert [open_statement(s).digest for s in vault.pending("notes").pending] == [first.stage]
+    assert len(before) == 2
+    with pytest.raises(NotFoundError):
+        vault.stage(StageRequest(signed=signed(revoke, "platform").signed()))
 
 
 @pytest.mark.req("I4")

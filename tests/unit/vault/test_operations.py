@@ -16,6 +16,7 @@ from placet_testing.vaults import open_bench
 
 from placet.core.limits import MAX_PROBE_HEAD, MAX_PROBES, MIN_FREE
 from placet.core.logentry import Draft
+from placet.core.messages import StandingReport
 from placet.errors import UnavailableError
 from placet.storage.store import quarantined
 from placet.vault import operations as room
@@ -23,7 +24,7 @@ from placet.vault.logs import start_logging
 from placet.vault.meters import Histogram, Meters
 from placet.vault.operations import Collateral, Operations, clock_reasons
 from placet.vault.probe import Probe, probing
-from placet.vault.readiness import Readiness, Reason, store_reasons
+from placet.vault.readiness import Readiness, Reason, standing_reasons, store_reasons
 from placet.vault.watch import Answered
 
 KEY = "sha256:" + "ab" * 32
@@ -111,6 +112,29 @@ def test_turns_are_measured_where_they_logged(tmp_path) -> None:
     assert got['placet_commit_seconds_bucket{le="0.005"}'] == 1
     assert got["placet_commit_seconds_sum"] == 0.004
     bench.store.close()
+
+
+@pytest.mark.req("I6")
+def test_who_does_not_stand_gets_no_requests() -> None:
+    """Why not, how much was witnessed, and whom it waits for; nothing once it stands."""
+    standing, operations = Mock(), Operations()
+    operations.readiness.add(standing_reasons(standing))
+
+    def told(state: str, reason: str, *waiting: str) -> tuple[Reason, ...]:
+        standing.report.return_value = StandingReport(
+            state=state, reason=reason, waiting=waiting, size=9, witnessed=7
+        )
+        return operations.readiness.reasons()
+
+    assert told("standing", "") == ()
+    [starting] = told("starting", "lease", "sha256:a", "sha256:b")
+    assert starting.reason == "starting"
+    assert starting.detail == (
+        "starting: lease, 7 entries were witnessed of 9, waits for sha256:a, sha256:b"
+    )
+    [quarantined] = told("quarantined", "forked")
+    assert quarantined.reason == "quarantined"
+    assert quarantined.detail == "quarantined: forked, 7 entries were witnessed of 9"
 
 
 def test_how_long_a_vault_stands_is_told() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from placet_testing.charters import vault_key, vault_name
 from placet_testing.handing import Process
 from placet_testing.serving import trust
@@ -17,20 +22,23 @@ from placet.client.clock import HostClock
 from placet.core.continuity import Beat, WitnessRequest, checkpoint_at
 from placet.core.dsse import sign_record
 from placet.core.encoding import b64, digest
-from placet.core.handover import HandOverAnswer, HandOverConfirmed
+from placet.core.handover import HandOverAnswer, HandOverConfirmed, HandOverList
 from placet.core.limits import HAND_OVER_PART, MAX_LINES, MAX_PACKAGE
 from placet.errors import (
     ConflictError,
+    HandedOverError,
     MalformedError,
     RateLimitedError,
+    RoleDeniedError,
     UnavailableError,
     VaultStartingError,
     VerificationError,
 )
 from placet.ratls.exchange import VerifiedPeer
+from placet.ratls.http import Answer
 from placet.storage.sealed import Seal
 from placet.storage.sqlite import SqliteStore
-from placet.vault.predecessor import Predecessor
+from placet.vault.predecessor import Adoption, Fetched, Predecessor, introduce
 from placet.vault.release import OwnRelease
 from placet.vault.succession import Adopting
 from placet.vault.witnessing import Witnessing
@@ -103,6 +111,90 @@ async def test_an_old_process_that_cheats_is_not_believed(
         await asked.fetch(KEY, LINE, "127.0.0.1:2")
     process.close()
     asked.close()
+
+
+async def test_an_old_process_that_proves_nothing_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it sends: without evidence there is nobody to have it from."""
+    process, asked = Process(tmp_path / "old.db", 1), predecessor()
+    nobody = VerifiedPeer(role="vault", spki=KEY, identity=None, keys=(), attested_at=0.0)
+
+    async def ask(*_: object) -> tuple[HandOverAnswer, VerifiedPeer]:
+        return answer(process), nobody
+
+    monkeypatch.setattr(asked, "_ask_once", ask)
+    with pytest.raises(VerificationError, match="proved nothing"):
+        await asked.fetch(KEY, LINE, "127.0.0.1:2")
+    process.close()
+    asked.close()
+
+
+async def test_an_answer_that_is_no_problem_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a problem is raised as what it says."""
+    asked = predecessor()
+    bodies = iter([b"<html>", b"[]", b'{"type": "https://placet.invalid/problems/role-denied"}'])
+
+    class Pool:
+        """Lends a connection over which these come."""
+
+        @contextlib.asynccontextmanager
+        async def acquire(self) -> AsyncIterator[Any]:
+            """Lend it."""
+            connection = AsyncMock()
+            connection.request.return_value = Answer(403, {}, next(bodies))
+            yield connection
+
+        def close(self) -> None:
+            """Close nothing."""
+
+    monkeypatch.setattr(asked, "_pool", Pool())
+    for expect in (MalformedError, MalformedError, RoleDeniedError):
+        with pytest.raises(expect):
+            await asked.list(0)
+    asked.close()
+
+
+async def test_one_key_that_cannot_be_had_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, moved on, not there now: the identity comes with the first that can be had."""
+    asked, identity = predecessor(), Ed25519PrivateKey.generate()
+    away = [UnavailableError("away")]
+    pages = {0: ("a", "b"), 2: ("c",), 3: ("d",)}
+
+    async def pages_of(since: int) -> HandOverList:
+        return HandOverList(
+            keys=pages[since], next=since + len(pages[since]), end=since == 3, kept=4
+        )
+
+    async def fetch(key: str, *_: object) -> Fetched:
+        if key == "c" and away:
+            raise away.pop()
+        refused = {"a": VerificationError("no"), "b": HandedOverError("elsewhere")}
+        if key in refused:
+            raise refused[key]
+        return Fetched(checked=None, sender=Mock(), identity=identity)
+
+    monkeypatch.setattr(asked, "list", pages_of)
+    monkeypatch.setattr(asked, "fetch", fetch)
+    assert await introduce(asked, LINE, "127.0.0.1:2", pause=0) is identity
+    assert away == []
+    asked.close()
+
+
+async def test_a_key_that_is_refused_is_tried_again_and_one_elsewhere_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And nothing of either is served."""
+    vault, old = Mock(), AsyncMock()
+    vault.has.return_value = False
+    adoption = Adoption(vault, old, LINE, "127.0.0.1:2")
+    old.fetch.side_effect = VerificationError("not the package")
+    assert not await adoption._one(KEY)
+    assert "not the package" in caplog.text
+    old.fetch.side_effect = HandedOverError("elsewhere")
+    assert await adoption._one(KEY)
+    vault.activate.assert_not_called()
+    assert adoption.taken == 0
 
 
 async def test_what_is_not_settled_yet_is_asked_again(
