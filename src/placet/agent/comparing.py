@@ -9,10 +9,20 @@ from typing import Self
 
 from msgspec import UNSET
 
-from placet.agent.memory import STATUS_LIMIT, Memory, Seen, SeenLog
+from placet.agent.memory import (
+    STATUS_LIMIT,
+    Memory,
+    Seen,
+    SeenLog,
+    keep_proof,
+    open_memory,
+    remembered,
+)
+from placet.agent.volume import Unlocked
+from placet.client import heads
 from placet.client.constellation import NONCE, Constellation
 from placet.client.fan_out import Outcomes
-from placet.client.heads import Head, Proof, compare
+from placet.client.heads import Head, Proof, RollbackProof
 from placet.client.vault_client import VaultClient
 from placet.core.dsse import Signed
 from placet.core.encoding import decode, encode, unb64
@@ -29,6 +39,9 @@ from placet.errors import (
     VerificationError,
 )
 
+Tell = Callable[[str], object]
+TRIES = 32
+"""How often what was seen is compared again because another instance remembered more meanwhile."""
 HINT = (
     "These vaults were put back to an older state than this app has seen. Do not start it with "
     "them: have their operators attach the newest disks, or bring them the statements that they "
@@ -61,6 +74,59 @@ class Compared:
     seen: Mapping[str, Seen]
     behind: tuple[str, ...]
     """They showed that they are not; who was silent is in neither."""
+
+
+async def compare(
+    key: str,
+    vaults: Constellation,
+    shown: Mapping[str, Shown],
+    unlocked: Unlocked,
+    *,
+    rng: Callable[[int], bytes],
+    tell: Tell,
+) -> None:
+    """Compare what vaults showed with what is remembered, and remember what was seen.
+
+    Args:
+        key: The key id.
+        vaults: A workload's, for releases of the key.
+        shown: By vault, what it showed with its release.
+        unlocked: The volume that remembers.
+        rng: Cryptographically secure; for nonces.
+        tell: Gets lines for a person: who is behind, where a proof is.
+
+    Raises:
+        RolledBackError, NotApprovedError, QuorumError: See `Comparing.compare`.
+        VerificationError: The memory was changed or taken away.
+        UnavailableError: It cannot be read, or others write there all the time.
+    """
+    folder, mac_key, named = unlocked.path, unlocked.memory_key, set[str]()
+
+    def keep(proof: Proof) -> None:
+        put_back = isinstance(proof, RollbackProof)
+        try:
+            where = f"the proof is in {keep_proof(folder, proof)}"
+        except UnavailableError as e:
+            where = e.detail
+        what = "was put back to an older disk" if put_back else "forked"
+        tell(f"vault {proof.vault} {what}: {where}")
+
+    for _ in range(TRIES):
+        memory = open_memory(folder, key, mac_key, expected=unlocked.remembers)
+        comparing = Comparing(memory=memory, vaults=vaults, rng=rng, keep=keep)
+        compared = await comparing.compare(shown)
+        for vault in compared.behind:
+            if vault not in named:
+                tell(f"vault {vault} is behind what this app saw of it")
+        named.update(compared.behind)
+        new = memory.with_seen(compared.seen, k=vaults.vault_set.k)
+        try:
+            if remembered(folder, memory, new, mac_key):
+                return
+        except UnavailableError as e:
+            tell(e.detail)
+            return
+    raise UnavailableError("other instances of this app start all the time", "Try again.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +232,7 @@ class Comparing:
 
     async def _grown(self, before: Head, now: Head, vault: VaultClient) -> None:
         try:
-            proof = await compare(before, now, vault.consistency)
+            proof = await heads.compare(before, now, vault.consistency)
         except EvidenceError:  # it did not get as far as to be asked
             raise
         except (VerificationError, MalformedError) as e:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from placet.agent.comparing import Comparing, Shown
-from placet.agent.memory import keep_proof, open_memory, remembered
+from placet.agent.comparing import Shown, Tell, compare
 from placet.agent.receipts import keep_receipts
 from placet.agent.volume import Unlocked, VolumeDriver
 from placet.attest.produce import Producer
@@ -23,7 +22,6 @@ from placet.attest.verify import EvidenceVerifier, verify_evidence
 from placet.client.constellation import Constellation
 from placet.client.creation import create_key
 from placet.client.following import CharterCopy, open_charter
-from placet.client.heads import Proof, RollbackProof
 from placet.client.vault_client import Connector, renewed_contexts
 from placet.core.attestation import Purpose
 from placet.core.config import Opens, WorkloadConfig
@@ -43,10 +41,6 @@ from placet.errors import (
 from placet.policy.key_policy import KeyPolicy
 from placet.ratls.exchange import Clock, WorkloadProver
 from placet.sharing.key import wipe
-
-Tell = Callable[[str], object]
-TRIES = 32
-"""How often what was seen is compared again because another instance remembered more meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +103,7 @@ class Agent:
             finally:
                 wipe(had.data_key)
             # 3.6 Whoever shows less than was seen before lets nobody in, however many they are.
-            await self._compare(key, vaults, had.shown, unlocked)
+            await compare(key, vaults, had.shown, unlocked, rng=self.rng, tell=self.tell)
         finally:
             vaults.close()
         # 3.7 What the vaults signed for is kept: an auditor looks for it in their logs.
@@ -118,38 +112,6 @@ class Agent:
         except UnavailableError as e:
             self.tell(e.detail)
         return unlocked
-
-    async def _compare(
-        self, key: str, vaults: Constellation, shown: Mapping[str, Shown], unlocked: Unlocked
-    ) -> None:
-        """Compare what vaults showed with what is remembered, and remember it (section 5)."""
-        folder, mac_key, named = unlocked.path, unlocked.memory_key, set[str]()
-
-        def keep(proof: Proof) -> None:
-            put_back = isinstance(proof, RollbackProof)
-            try:
-                where = f"the proof is in {keep_proof(folder, proof)}"
-            except UnavailableError as e:
-                where = e.detail
-            what = "was put back to an older disk" if put_back else "forked"
-            self.tell(f"vault {proof.vault} {what}: {where}")
-
-        for _ in range(TRIES):
-            memory = open_memory(folder, key, mac_key, expected=unlocked.remembers)
-            comparing = Comparing(memory=memory, vaults=vaults, rng=self.rng, keep=keep)
-            compared = await comparing.compare(shown)
-            for vault in compared.behind:
-                if vault not in named:
-                    self.tell(f"vault {vault} is behind what this app saw of it")
-            named.update(compared.behind)
-            new = memory.with_seen(compared.seen, k=vaults.vault_set.k)
-            try:
-                if remembered(folder, memory, new, mac_key):
-                    return
-            except UnavailableError as e:
-                self.tell(e.detail)
-                return
-        raise UnavailableError("other instances of this app start all the time", "Try again.")
 
     async def _data_key(
         self,
