@@ -116,9 +116,9 @@ async def test_the_workload_is_killed_at_every_call_of_its_first_boot(scene, tab
         assert (await scene.boot())[0] == 0
         assert len(scene.seen()) == 1
     files = [at for at, call in enumerate(calls) if call.kind != "send"]
-    ways = [Fault(at) for at in spread(range(len(calls)), 10)]
-    ways += [Fault(at) for at in spread(files, 8)]
-    ways += [Fault(at, "power") for at in spread(files, 8)]
+    ways = [Fault(at) for at in spread(range(len(calls)), 8)]
+    ways += [Fault(at) for at in spread(files, 6)]
+    ways += [Fault(at, "power") for at in spread(files, 6)]
     for fault in ways:
         async with scene.vaults():
             _, _, hit = await scene.boot(fault)

@@ -136,7 +136,7 @@ async def test_having_a_key_born(home, table, faults_of):
         profile = await home.write_profile(1)
         new = ("key", "new", "notes/data", "--vaults", str(vaults), "--profile", str(profile))
         whole = await home.must(*new, "--yes")
-        for fault in faults_of([c for c in whole.calls if c.kind in FILES], 12, 6):
+        for fault in faults_of([c for c in whole.calls if c.kind in FILES], 9, 5, 3):
             home.back("owner")
             ran = await home.run(*new, "--yes", fault=fault)
             assert ran.hit is not None
@@ -172,7 +172,7 @@ async def test_promoting(home, table, spread):
     async with home.vaults(store, "born"):
         calls = (await home.must(*promote)).calls
     posted = next(at for at, call in enumerate(calls) if call.name == "rename")
-    ways = [Fault(at, "kill") for at in spread(range(posted - 4, len(calls)), 16)]
+    ways = [Fault(at, "kill") for at in spread(range(posted - 4, len(calls)), 11)]
     ways += [Fault(at, "power") for at in spread(range(posted, len(calls)), 4)]
     for fault in ways:
         home.back("owner")
