@@ -138,14 +138,21 @@ def written(folder: Path) -> int:
         return sum(db.execute(sql).fetchone()[0] for sql in sizes)
 
 
-def forget(folder: Path) -> bool:
-    """Have the kernel forget what it has of a closed store, if that is files; say whether."""
-    if backends.chosen().name != "sqlite":
-        return False
-    with (folder / STORE).open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return True
+def settle(folder: Path) -> bool:
+    """Let what filling left be done: else it is measured too. Of files the kernel forgets all.
+
+    Returns:
+        Whether what is read next comes from the disk.
+    """
+    if backends.chosen().name == "sqlite":
+        with (folder / STORE).open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return True
+    with backends.hand(folder / STORE) as db:
+        db.execute("VACUUM ANALYZE")
+        db.execute("CHECKPOINT")
+    return False
 
 
 def _copy(log: Log, record: bytes, number: int) -> None:

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 import msgspec  # noqa: E402
-from filled import fill, forget, is_filled, open_at, written  # noqa: E402
+from filled import fill, is_filled, open_at, settle, written  # noqa: E402
 from machine import machine  # noqa: E402
 from placet_testing import backends, postgresql  # noqa: E402
 from vaults import World, vault_processes, with_key  # noqa: E402
@@ -128,12 +128,12 @@ def keys(folder: Path, sizes: tuple[int, ...]) -> Figures:
         if not filled:
             figures[f"fill_seconds_{size}"] = time.perf_counter() - began
         figures[f"bytes_per_key_{size}"] = written(at) / size
-        if forget(at):
+        if settle(at):
             figures[f"start_from_disk_ms_{size}"] = 1e3 * _start(at)
             figures[f"release_from_disk_p50_ms_{size}"] = 1e3 * statistics.median(
                 _release(at, whole)
             )
-        else:  # a database that was filled a moment ago
+        else:
             _release(at, whole)
         took = _release(at, whole)
         figures[f"start_ms_{size}"] = 1e3 * statistics.median(_start(at) for _ in range(OPENINGS))
