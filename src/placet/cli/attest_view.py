@@ -146,7 +146,7 @@ def _facts(seen: Seen) -> list[Fact]:
             ("it trusts", ", ".join(anchor(r.anchor) for r in config.trust_roots) or "nobody")
         )
     if seen.met:
-        status = seen.met.status
+        status = seen.met.head.body
         facts += [("start number", str(status.boots)), ("its clock", when(status.time))]
     return facts
 

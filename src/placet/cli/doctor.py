@@ -31,14 +31,11 @@ from placet.cli.output import (
 )
 from placet.cli.reach import Target, clock
 from placet.cli.settings import Home
-from placet.client.constellation import Constellation
+from placet.client.constellation import NONCE, Constellation
 from placet.client.fan_out import Outcomes
+from placet.client.heads import Head
 from placet.client.vault_client import VaultClient
-from placet.core.encoding import decode, unb64
-from placet.core.messages import StatusBody
-from placet.errors import EvidenceError, NotFoundError, PlacetError
-
-NONCE = 32
+from placet.errors import NotFoundError, PlacetError
 
 
 @click.command()
@@ -120,15 +117,13 @@ def _visit(target: Target) -> Visit:
 
 
 async def _examine(vault: VaultClient) -> Examined:
-    peer = await vault.meet()
-    if peer.identity is None:
-        raise EvidenceError("the vault proved nothing")
+    identity = await vault.identity()
     status = await vault.standing(os.urandom(NONCE))
-    body = decode(unb64(status.status.payload), StatusBody)
+    head = Head.of(status.status, vault.id)
     return Examined(
-        identity=peer.identity,
-        skew=body.time - clock.now(),
-        entries=int(body.checkpoint.splitlines()[1]),
+        identity=identity,
+        skew=head.body.time - clock.now(),
+        entries=head.checkpoint.size,
         standing=status.standing,
     )
 

@@ -23,11 +23,12 @@ from placet.cli.evidence_files import one_certificate
 from placet.cli.files import read_bytes, read_json, vaults_file
 from placet.cli.reach import clock, connector
 from placet.cli.settings import Home
+from placet.client.constellation import NONCE
+from placet.client.heads import Head
 from placet.client.vaults_file import VaultsFile
 from placet.core.attestation import AttestedIdentity, Evidence, VerifiedEvidence
 from placet.core.config import TrustRoot
 from placet.core.encoding import b64
-from placet.core.messages import StatusBody
 from placet.errors import EvidenceError, MalformedError, PlacetError, UnavailableError
 from placet.policy.match import match_any
 from placet.ratls.certificate import (
@@ -55,7 +56,8 @@ class Met:
 
     identity: AttestedIdentity
     certificate: PeerCertificate
-    status: StatusBody
+    head: Head
+    """Its status, opened."""
 
 
 def address(url: str) -> tuple[str, str, int]:
@@ -157,8 +159,9 @@ def meet(endpoint: str, trust: tuple[TrustAnchor, ...], verify: EvidenceVerifier
             peer = await vault.meet()
             if peer.identity is None or peer.certificate is None:
                 raise EvidenceError("the peer proved nothing")
-            status = await vault.status(os.urandom(32))
-            return Met(identity=peer.identity, certificate=peer.certificate, status=status)
+            status = (await vault.standing(os.urandom(NONCE))).status
+            head = Head.of(status, peer.identity.claims.instance)
+            return Met(identity=peer.identity, certificate=peer.certificate, head=head)
         finally:
             vault.close()
 

@@ -30,6 +30,7 @@ from placet.cli.output import (
 )
 from placet.cli.reach import connector
 from placet.cli.words import anchor
+from placet.client.heads import Head
 from placet.client.vaults_file import VaultsFile, write_vaults
 from placet.core.attestation import AttestedIdentity
 from placet.core.checkpoint import line_of
@@ -83,13 +84,13 @@ def show(
             "Add --vaults FILE, or --trust-root FILE",
         )
     met = meet(endpoint, trust_from_config(roots), connector().verify)
-    identity, status = met.identity, met.status
+    identity, status = met.identity, met.head.body
     profile = _profile(identity, security_version)
     checks = check_listed(listed, identity)
     if as_json:
         print_json(_document(endpoint, identity, status, profile, checks))
     else:
-        _show(endpoint, identity, status, profile, checks)
+        _show(endpoint, identity, met.head, profile, checks)
     if add is not None:
         _add(add, VaultMember(id=status.vault, endpoint=endpoint, domain=None), profile, roots)
         if not as_json:
@@ -144,10 +145,11 @@ def _document(
 def _show(
     endpoint: str,
     identity: AttestedIdentity,
-    status: StatusBody,
+    head: Head,
     profile: Profile,
     checks: tuple[Check, ...],
 ) -> None:
+    status = head.body
     evidence, tcb = identity.evidence, identity.evidence.tcb
     measured = msgspec.to_builtins(evidence.measurement)
     facts: list[Fact] = [
@@ -163,9 +165,9 @@ def _show(
         ("CPU family", ", ".join(evidence.families)),
         ("boot", f"{status.boot}, start number {status.boots}"),
         ("its clock", when(status.time)),
-        ("log", f"{status.checkpoint.splitlines()[1]} entries"),
+        ("log", f"{head.checkpoint.size} entries"),
     ]
-    if line := line_of(status.checkpoint, status.vault):
+    if line := head.line:
         facts.append(("took over", f"from an older process of this vault; its log is line {line}"))
     answer(Text("Proved just now, over this very connection", style="bold"))
     show_facts(facts)

@@ -31,7 +31,6 @@ from placet.client.whole_files import write_whole
 from placet.core.encoding import encode
 from placet.core.limits import MAX_BODY
 from placet.errors import (
-    EvidenceError,
     InternalError,
     NotFoundError,
     PlacetError,
@@ -177,10 +176,7 @@ class Run:
         return self._client(ExpectVault(id=known, profiles=profiles, trust=trust))
 
     async def _proven(self, whoever: UnsafeExpectAnyVault) -> str:
-        peer = await self._client(whoever).meet()
-        if peer.identity is None:
-            raise EvidenceError("the peer proved nothing")
-        return peer.identity.claims.instance
+        return (await self._client(whoever).identity()).claims.instance
 
     def _client(self, expect: ExpectVault | UnsafeExpectAnyVault) -> VaultClient:
         self.opened.append(connector().vault(self.endpoint, expect))

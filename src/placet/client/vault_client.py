@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 
 from placet.attest.verify import EvidenceVerifier, verify_evidence
+from placet.core.attestation import AttestedIdentity
 from placet.core.continuity import ConsistencyAnswer
 from placet.core.dsse import Signed, open_signed
 from placet.core.encoding import Record, b64, decode, encode, unb64
@@ -55,6 +56,7 @@ from placet.core.messages import (
 )
 from placet.core.statement import RevokePending, SignedStatement, open_statement
 from placet.errors import (
+    EvidenceError,
     EvidenceStaleError,
     MalformedError,
     RateLimitedError,
@@ -207,6 +209,17 @@ class VaultClient:
         """Return what a live connection to this vault proved."""
         async with self._connected() as connection:
             return connection.peer.peer
+
+    async def identity(self) -> AttestedIdentity:
+        """Return who the peer of a live connection proved to be.
+
+        Raises:
+            EvidenceError: It proved nothing.
+        """
+        peer = await self.meet()
+        if peer.identity is None:
+            raise EvidenceError("the peer proved nothing")
+        return peer.identity
 
     # --- anyone ------------------------------------------------------------------------
 
