@@ -13,6 +13,7 @@ from typing import Literal, Never
 
 from msgspec.structs import replace
 
+from placet.client.constellation import NONCE
 from placet.client.heads import Head, Proof, RollbackProof, check_prefix, compare
 from placet.client.vault_client import VaultClient
 from placet.core.checkpoint import origin_of
@@ -29,8 +30,6 @@ from placet.errors import (
     RolledBackError,
     VerificationError,
 )
-
-NONCE = 32
 
 
 class OwnTrail(Record):
@@ -74,9 +73,12 @@ class Page:
 
     before: Place
     lines: tuple[LogLine, ...]
+    end: Place
 
     def after(self, count: int) -> Place:
         """Return the place once so many of them were handed on."""
+        if count == len(self.lines):
+            return self.end
         return _advanced(self.before, self.lines[:count])
 
 
@@ -163,12 +165,12 @@ class Follower:
                 raise VerificationError(
                     f"the vault shows no entry {since}; it signed a log of {head.checkpoint.size}"
                 )
-            page = Page(self.place, tuple(self._line(i, n) for n, i in enumerate(items, since)))
-            place = page.after(len(page.lines))
+            lines = tuple(self._line(i, n) for n, i in enumerate(items, since))
+            page = Page(self.place, lines, end=_advanced(self.place, lines))
             # 5.4 These are the entries that the vault signs.
-            await self._check(Frontier.from_record(place.tree), head)
+            await self._check(Frontier.from_record(page.end.tree), head)
             yield page
-            self.place = place
+            self.place = page.end
 
     async def _head(self) -> Head:
         """Return what the vault says now, if its log only grew since it said so last."""
