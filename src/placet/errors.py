@@ -295,3 +295,13 @@ def from_problem(members: Mapping[str, object]) -> PlacetError:
     extra = {k: v for k, v in members.items() if k not in known and k.isidentifier()}
     cls = _tree(PlacetError).get(kind, PlacetError)
     return cls(str(members.get("detail", ""))[:2000], str(members.get("hint", ""))[:2000], **extra)
+
+
+def raised_at(error: BaseException) -> str:
+    """Return where an error was raised: with its class, all that may be told of it (I13)."""
+    at, trace = "?", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename.rpartition("/")[2]
+        at = f"{file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return at

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from traceback import extract_tb
 
 from placet.agent.child import run_child
 from placet.agent.unlock import Agent
@@ -25,7 +24,7 @@ from placet.attest.collateral_folder import CollateralFolder, completed_by
 from placet.attest.produce import open_producer
 from placet.attest.verify import verify_evidence
 from placet.client.clock import HostClock
-from placet.errors import NotApprovedError, PlacetError, UnavailableError
+from placet.errors import NotApprovedError, PlacetError, UnavailableError, raised_at
 from placet.ratls.context import self_test
 
 DENIED, UNAVAILABLE, BROKEN = 77, 75, 70
@@ -76,8 +75,7 @@ def main(argv: Sequence[str]) -> int:
         _explain(e)
         return UNAVAILABLE if isinstance(e, UnavailableError) else DENIED
     except Exception as e:  # noqa: BLE001 - a traceback would show its text, to the platform (I13)
-        at = extract_tb(e.__traceback__)[-1]
-        _tell(f"failed inside: {type(e).__name__} at {Path(at.filename).name}:{at.lineno}")
+        _tell(f"failed inside: {type(e).__name__} at {raised_at(e)}")
         return BROKEN
     try:
         return run_child(options.command, unlocked, os.environ)

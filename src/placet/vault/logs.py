@@ -11,10 +11,9 @@ import json
 import logging
 import sys
 import time
-from pathlib import Path
-from traceback import walk_tb
-from types import TracebackType
 from typing import Literal, TextIO
+
+from placet.errors import raised_at
 
 OURS = "placet"
 """Loggers of this project."""
@@ -58,15 +57,9 @@ def _message(record: logging.LogRecord) -> str:
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
     facts = dict(getattr(record, "facts", {}))
-    if record.exc_info and record.exc_info[0] is not None:
-        facts["exception"] = record.exc_info[0].__name__
-        facts["at"] = _where(record.exc_info[2])
+    if record.exc_info and (error := record.exc_info[1]) is not None:
+        facts |= {"exception": type(error).__name__, "at": raised_at(error)}
     return facts
-
-
-def _where(trace: TracebackType | None) -> str:
-    frames = list(walk_tb(trace))
-    return f"{Path(frames[-1][0].f_code.co_filename).name}:{frames[-1][1]}" if frames else "?"
 
 
 def _time(seconds: float) -> str:
