@@ -22,7 +22,7 @@ from placet.agent.volume import Unlocked
 from placet.client import heads
 from placet.client.constellation import NONCE, Constellation
 from placet.client.fan_out import Outcomes
-from placet.client.heads import Head, Proof, RollbackProof
+from placet.client.heads import Head, Proof
 from placet.client.vault_client import VaultClient
 from placet.core.dsse import Signed
 from placet.core.encoding import decode, encode, unb64
@@ -103,13 +103,11 @@ async def compare(
     folder, mac_key, named = unlocked.path, unlocked.memory_key, set[str]()
 
     def keep(proof: Proof) -> None:
-        put_back = isinstance(proof, RollbackProof)
         try:
             where = f"the proof is in {keep_proof(folder, proof)}"
         except UnavailableError as e:
             where = e.detail
-        what = "was put back to an older disk" if put_back else "forked"
-        tell(f"vault {proof.vault} {what}: {where}")
+        tell(f"vault {proof.vault} {heads.what_it_shows(proof)}: {where}")
 
     for _ in range(TRIES):
         memory = open_memory(folder, key, mac_key, expected=unlocked.remembers)

@@ -12,15 +12,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median_low
 
 from placet.cli.doctor_charter import of_charter
-from placet.cli.doctor_visit import Examined, Finding, Visit, of_key
+from placet.cli.doctor_visit import (
+    FETCH_COLLATERAL,
+    SET_CLOCK,
+    Examined,
+    Finding,
+    Visit,
+    of_key,
+)
 from placet.cli.output import brief, plain, when
 from placet.cli.reach import SILENCE
+from placet.client.signing import DAY
 from placet.core.limits import MAX_SKEW
 from placet.core.profile import code_id
 from placet.errors import PlacetError
 from placet.policy.match import code_of
 
-DAY = 24 * 3600
 SETTLED = frozenset(("UpToDate", "SWHardeningNeeded", "Unrated"))
 """TCB statuses that call for no change of firmware or its settings."""
 ENOUGH = 3
@@ -85,7 +92,7 @@ def _time(vault: Examined, ours: int) -> Iterator[Told]:
     if abs(vault.skew - ours) > MAX_SKEW:
         detail = f"its clock is {_off(vault.skew - ours)} "
         detail += "those of the other vaults" if ours else "this machine's"
-        yield "clock", detail, "on its machine: timedatectl set-ntp true"
+        yield "clock", detail, SET_CLOCK
 
 
 def _collateral(vault: Examined, now: int) -> Iterator[Told]:
@@ -98,7 +105,7 @@ def _collateral(vault: Examined, now: int) -> Iterator[Told]:
         detail += "nobody believes it"
     else:
         return
-    yield "collateral", detail, "on its machine: placet collateral fetch --into FOLDER --wanted"
+    yield "collateral", detail, FETCH_COLLATERAL
 
 
 def _sealing(vault: Examined, newest: str, adopt: str) -> Iterator[Told]:

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from placet.cli.doctor_visit import Finding, of_key
+from placet.cli.doctor_visit import FETCH_COLLATERAL, SET_CLOCK, Finding, of_key
 from placet.cli.live import address
 from placet.cli.output import Cell, bad, good, odd, plain, show_table
+from placet.client.signing import DAY
 from placet.core.encoding import decode
 from placet.core.limits import KIB, LEASE, MIN_FREE
 from placet.errors import PlacetError, UnavailableError
@@ -30,7 +31,6 @@ ROOM = 8 * MIN_FREE
 """Bytes free on a vault's disk below which it is time to make room."""
 SOON = LEASE // 2
 """Seconds of a lease: by then five beats in a row were not answered by enough."""
-DAY = 24 * 3600
 
 NUMBERS = {
     "disk": "placet_disk_free_bytes",
@@ -42,8 +42,8 @@ _sample = re.compile(r"([a-z_]+) (-?[0-9.e+-]+)")
 
 NEXT = {
     "disk": "on its machine, make room where --data lies: df -h",
-    "clock": "on its machine: timedatectl set-ntp true",
-    "collateral": "on its machine: placet collateral fetch --into FOLDER --wanted",
+    "clock": SET_CLOCK,
+    "collateral": FETCH_COLLATERAL,
     "lease": "bring back the other vaults and witnesses: placet doctor   (where their owner is)",
     "starting": "bring back the other vaults and witnesses: placet doctor   (where their owner is)",
     "store": "on its machine, look at the disk or the database, then at the vault's log",

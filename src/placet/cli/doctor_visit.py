@@ -13,6 +13,9 @@ from placet.core.messages import StandingReport
 from placet.core.profile import VaultSet
 from placet.errors import PlacetError
 
+SET_CLOCK = "on its machine: timedatectl set-ntp true"
+FETCH_COLLATERAL = "on its machine: placet collateral fetch --into FOLDER --wanted"
+
 
 class Finding(Record, kw_only=True):
     """One thing that wants doing. Programs read ``what``, people the rest."""

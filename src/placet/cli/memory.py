@@ -9,7 +9,7 @@ from placet.cli.files import read_json, write_json
 from placet.cli.output import short, warn
 from placet.cli.settings import Home
 from placet.client.constellation import Constellation
-from placet.client.heads import Head, Proof, RollbackProof, compare
+from placet.client.heads import Head, Proof, compare, what_it_shows
 from placet.client.vault_client import VaultClient
 from placet.core.dsse import Signed, vault_id
 from placet.core.encoding import unb64
@@ -71,15 +71,10 @@ def keep_proof(proof: Proof) -> Path:
     return path
 
 
-def _what_it_shows(proof: Proof) -> str:
-    """Return what a proof says that happened to the vault."""
-    return "was put back to an older disk" if isinstance(proof, RollbackProof) else "forked"
-
-
 def _tell(vault: VaultClient, proof: Proof) -> None:
     path = keep_proof(proof)
     warn(
-        f"vault {short(vault.id)} ({vault.endpoint}) {_what_it_shows(proof)}: it signed two words "
+        f"vault {short(vault.id)} ({vault.endpoint}) {what_it_shows(proof)}: it signed two words "
         f"about its log that contradict each other. The proof is in {path}; show it to its "
         "operator, and replace the vault. See docs/continuity.md"
     )

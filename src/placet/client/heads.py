@@ -42,6 +42,11 @@ Proof = ForkProof | RollbackProof
 """What a vault signed against itself."""
 
 
+def what_it_shows(proof: Proof) -> str:
+    """Return what a proof says that happened to the vault."""
+    return "was put back to an older disk" if isinstance(proof, RollbackProof) else "forked"
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """A signed status, opened."""

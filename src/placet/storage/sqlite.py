@@ -36,7 +36,8 @@ UPGRADE = f"{TREE} PRAGMA user_version={SCHEMA};"
 OPENING = """PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
 PRAGMA wal_autocheckpoint=0;"""
 CHECKPOINT_ROWS = 10_000
-"""So many rows later; by commits, a vault that groups many would let it grow to gigabytes."""
+"""Rows that are written until the write-ahead log is folded into the file. Not commits: a group of
+them may hold any number of rows, and the log would grow with it."""
 
 # Casts, since the host may write cells of any type.
 _RECORD = (
