@@ -11,6 +11,7 @@ names ``../shared``, which a clone does not have.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tomllib
 from collections import Counter
@@ -117,6 +118,16 @@ def backend(request):
         place = places.Sqlite()
     with places.use(place):
         yield place
+
+
+@pytest.fixture
+def root_logger():
+    """Put the root logger back as it was."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 class Record:

@@ -248,26 +248,16 @@ class Story:
 
 
 @pytest.fixture
-def root() -> Iterator[logging.Logger]:
-    """Put the root logger back as it was."""
-    logger = logging.getLogger()
-    before, level = logger.handlers[:], logger.level
-    yield logger
-    logger.handlers[:] = before
-    logger.setLevel(level)
-
-
-@pytest.fixture
 async def story(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any, root: logging.Logger
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any, root_logger: logging.Logger
 ) -> AsyncIterator[Story]:
     """Three vaults of which two are needed, watched; whatever is made there is remembered."""
     made = Story(tmp_path, (io.StringIO(), io.StringIO()))
     start_logging("text", made.logs[1])
-    handlers = root.handlers[:]
+    handlers = root_logger.handlers[:]
     start_logging("json", made.logs[0])
-    root.handlers += handlers
-    root.setLevel(logging.DEBUG)
+    root_logger.handlers += handlers
+    root_logger.setLevel(logging.DEBUG)
     _spy(made, monkeypatch)
     database = backends.Postgresql(server.uri)
     for number in range(1, N + 1):
@@ -533,7 +523,11 @@ async def test_nothing_secret_comes_out(
     ],
 )
 def test_a_vault_that_cannot_start_tells_no_secret(
-    uri: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: logging.Logger
+    uri: str,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    root_logger: logging.Logger,
 ) -> None:
     """Not the password of its database, and not what an unforeseen failure says."""
     secrets, stream = Secrets(), io.StringIO()

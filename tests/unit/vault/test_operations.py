@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 from unittest.mock import Mock
 
 import pytest
@@ -310,16 +309,6 @@ async def test_probes_are_bounded() -> None:
 
 
 # --- lines -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def root_logger() -> Iterator[logging.Logger]:
-    """Put the root logger back as it was."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield root
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 def test_lines_of_json(root_logger) -> None:
